@@ -1,0 +1,65 @@
+"""Shared fixtures: no network, few threads, a random CLIP small enough to build in milliseconds."""
+
+from __future__ import annotations
+
+import os
+
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+@pytest.fixture(scope="session")
+def tiny_processor():
+    """A CLIPProcessor for 32-pixel pictures; its byte-level BPE has no merges, so every letter is a token."""
+    from tokenizers import pre_tokenizers
+    from transformers import CLIPImageProcessorPil, CLIPProcessor, CLIPTokenizer
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = alphabet + [f"{byte}</w>" for byte in alphabet] + ["<|startoftext|>", "<|endoftext|>"]
+    tokenizer = CLIPTokenizer(vocab={word: i for i, word in enumerate(words)}, merges=[], model_max_length=77)
+    image_processor = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    return CLIPProcessor(image_processor, tokenizer)
+
+
+@pytest.fixture
+def tiny_clip(tiny_processor):
+    """A randomly initialised CLIPModel with 32-pixel input and 16 dimensions, the same weights in every test."""
+    import torch
+    from transformers import CLIPConfig, CLIPModel
+
+    tokenizer = tiny_processor.tokenizer
+    tower = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = CLIPConfig(
+        text_config={
+            **tower,
+            "vocab_size": len(tokenizer),
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+        },
+        vision_config={**tower, "image_size": 32, "patch_size": 8},
+        projection_dim=16,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return CLIPModel(config).eval()
+
+
+@pytest.fixture(scope="session")
+def photos() -> list[Image.Image]:
+    """Eight RGB pictures of different sizes: smooth gradients with a noisy square, nothing flat, nothing saturated."""
+    pictures = []
+    for i in range(8):
+        r = np.random.default_rng(i)
+        height, width = 40 + 7 * i, 90 - 6 * i
+        y, x = np.mgrid[0:height, 0:width]
+        base = np.stack([60 + 120 * x / width, 60 + 120 * y / height, np.full((height, width), 40.0 + 20 * i)], -1)
+        base[5:25, 8:30] += r.normal(0, 25, (20, 22, 3))
+        pictures.append(Image.fromarray(base.clip(0, 255).astype(np.uint8)))
+    return pictures
