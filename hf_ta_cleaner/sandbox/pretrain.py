@@ -1,0 +1,178 @@
+"""Trains the tiny CLIP of the sandbox from nothing: tokenizer, model, schedule. `scripts/pretrain_sandbox.py` runs it."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPProcessor, CLIPTokenizer
+
+from ..seeding import derive_seed
+from .scene import PICTURE_SIZE
+
+
+#: Words a user may type that no caption of the world contains; without them they would cost several tokens each.
+_PROMPT_WORDS = [
+    "a",
+    "photo",
+    "picture",
+    "drawing",
+    "image",
+    "of",
+    "the",
+    "this",
+    "is",
+    "an",
+    "one",
+    "good",
+    "bad",
+    "nice",
+    "clean",
+    "small",
+    "remember",
+]
+
+
+def build_tokenizer(captions: list[str], vocab_size: int = 900) -> CLIPTokenizer:
+    """A byte-level BPE tokenizer in CLIP's own format: every string has tokens, common words have one."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    words = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), words])
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False
+    )
+    tokenizer.train_from_iterator([*captions, *_PROMPT_WORDS * 50], trainer)
+    merges = [tuple(merge) for merge in json.loads(tokenizer.to_str())["model"]["merges"]]
+    pieces = [*alphabet, *(f"{byte}</w>" for byte in alphabet), *(a + b for a, b in merges)]
+    pieces = [*dict.fromkeys(pieces), "<|startoftext|>", "<|endoftext|>"]
+    return CLIPTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}, merges=merges, model_max_length=77)
+
+
+def build_model(tokenizer: CLIPTokenizer, seed: int = 0) -> CLIPModel:
+    """The sandbox CLIP, randomly initialised: 36 patches of 12 pixels, 128 dimensions, 4 + 3 layers, 1.6M weights."""
+    tower = {"hidden_size": 128, "intermediate_size": 512, "num_attention_heads": 4}
+    config = CLIPConfig(
+        text_config={
+            **tower,
+            "num_hidden_layers": 3,
+            "vocab_size": len(tokenizer),
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+        },
+        vision_config={**tower, "num_hidden_layers": 4, "image_size": PICTURE_SIZE, "patch_size": 12},
+        projection_dim=128,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(derive_seed("sandbox model", seed) % 2**63)
+        return CLIPModel(config)
+
+
+def build_processor(tokenizer: CLIPTokenizer) -> CLIPProcessor:
+    """CLIP's own preprocessing at the sandbox's picture size."""
+    size = {"height": PICTURE_SIZE, "width": PICTURE_SIZE}
+    return CLIPProcessor(CLIPImageProcessorPil(size={"shortest_edge": PICTURE_SIZE}, crop_size=size), tokenizer)
+
+
+def pretrain(
+    model: CLIPModel,
+    pixels: np.ndarray,
+    tokens: list[list[int]],
+    nouns: np.ndarray,
+    easy: np.ndarray,
+    *,
+    mean: list[float],
+    std: list[float],
+    steps: int,
+    batch_size: int = 128,
+    learning_rate: float = 1e-3,
+    seed: int = 0,
+    report_every: float = 60.0,
+) -> Iterator[dict[str, float]]:
+    """Trains `model` with the CLIP loss (Radford et al. 2021, figure 3), yielding progress every `report_every` s.
+
+    Two aids make so small a vision tower learn shapes in minutes instead of hours, and both are gone before the end:
+    a curriculum (easy pictures first; none after 40% of the steps) and a linear classifier of the nouns on the image
+    embedding, whose loss fades out by 60%. The rest of the training is the CLIP loss alone on the full world.
+
+    Args:
+        model: The CLIP to train, changed in place.
+        pixels: Pictures, uint8 of shape (n, H, W, 3).
+        tokens: Token ids of each caption, with start and end tokens.
+        nouns: Share of each class among the things of the picture, float32 of shape (n, classes); rows sum to 1.
+        easy: Which rows are easy pictures, bool of shape (n,).
+        mean, std: Per-channel normalisation on the [0, 1] scale.
+        steps: Optimiser steps.
+        batch_size, learning_rate, seed: Training settings. Matrices inside the layers are trained with Muon (Jordan
+            et al. 2024) at three times `learning_rate`, everything else with AdamW; both warm up over 2% of the
+            steps and decay along a cosine to 0.
+        report_every: Seconds between two reports.
+    """
+    torch.manual_seed(derive_seed("pretrain", seed) % 2**63)
+    classifier = torch.nn.Linear(model.config.projection_dim, nouns.shape[1])
+    inner = [p for name, p in model.named_parameters() if p.ndim == 2 and ".layers." in name]
+    rest = [p for name, p in model.named_parameters() if not (p.ndim == 2 and ".layers." in name)]
+    optimisers = [
+        torch.optim.Muon(inner, lr=3 * learning_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(
+            [*rest, *classifier.parameters()], lr=learning_rate, betas=(0.9, 0.98), weight_decay=0, fused=True
+        ),
+    ]
+    rise = max(1, steps // 50)
+
+    def rate(i: int) -> float:
+        return (i + 1) / rise if i < rise else 0.5 * (1 + math.cos(math.pi * (i - rise) / max(1, steps - rise)))
+
+    schedules = [torch.optim.lr_scheduler.LambdaLR(optimiser, rate) for optimiser in optimisers]
+    shift, scale = torch.tensor(mean).view(1, 3, 1, 1), torch.tensor(std).view(1, 3, 1, 1)
+    pad = model.config.text_config.pad_token_id
+    r = np.random.default_rng(derive_seed("pretrain order", seed))
+    decks = [_deck(np.flatnonzero(easy), r), _deck(np.flatnonzero(~easy), r)]
+    started = reported = time.time()
+    running = 0.0
+    model.train()
+    bar = tqdm(range(steps), desc="pretraining", mininterval=5)
+    for step in bar:
+        from_easy = int(round(batch_size * max(0.0, 1 - step / (0.4 * steps))))
+        rows = [next(decks[0]) for _ in range(from_easy)] + [next(decks[1]) for _ in range(batch_size - from_easy)]
+        images = torch.from_numpy(pixels[rows]).permute(0, 3, 1, 2).float().div_(255).sub_(shift).div_(scale)
+        length = max(len(tokens[i]) for i in rows)
+        text = torch.tensor([tokens[i] + [pad] * (length - len(tokens[i])) for i in rows])
+        mask = torch.tensor([[1] * len(tokens[i]) + [0] * (length - len(tokens[i])) for i in rows])
+        output = model(input_ids=text, attention_mask=mask, pixel_values=images)
+        target = torch.arange(batch_size)
+        loss = F.cross_entropy(output.logits_per_image, target) + F.cross_entropy(output.logits_per_text, target)
+        loss = loss / 2
+        running = loss.item() if step == 0 else 0.98 * running + 0.02 * loss.item()
+        aid = max(0.0, 1 - step / (0.6 * steps))
+        if aid:
+            named = classifier(output.vision_model_output.pooler_output)
+            loss = loss + aid * F.cross_entropy(named, torch.from_numpy(nouns[rows]))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimiser, schedule in zip(optimisers, schedules, strict=True):
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+            schedule.step()
+        with torch.no_grad():
+            model.logit_scale.clamp_(0, math.log(100))
+        bar.set_postfix(loss=f"{running:.3f}", refresh=False)
+        if time.time() - reported > report_every or step == steps - 1:
+            reported = time.time()
+            yield {"step": step + 1, "steps": steps, "loss": running, "seconds": time.time() - started}
+            model.train()
+
+
+def _deck(rows: np.ndarray, r: np.random.Generator) -> Iterator[int]:
+    """The rows in random order, over and over, each once a round."""
+    while True:
+        yield from r.permutation(rows).tolist()
