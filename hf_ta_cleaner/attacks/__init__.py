@@ -1,0 +1,109 @@
+"""Backdoor triggers, one per file (the four of PAR share one). A new trigger is one file and one line in `ATTACKS`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hf_ta_cleaner.attacks.badclip import BadCLIP
+from hf_ta_cleaner.attacks.badnet import BadNet
+from hf_ta_cleaner.attacks.base import Attack, Pattern
+from hf_ta_cleaner.attacks.blended import Blended
+from hf_ta_cleaner.attacks.label_consistent import LabelConsistent
+from hf_ta_cleaner.attacks.pixels import fit
+from hf_ta_cleaner.attacks.sig import SIG
+from hf_ta_cleaner.attacks.ssba import SSBA
+from hf_ta_cleaner.attacks.structured import BadNetStripes, BlendedStripes, BlendedText, BlendedTriangles
+from hf_ta_cleaner.attacks.trojvqa import TrojVQA
+from hf_ta_cleaner.attacks.wanet import WaNet
+
+
+ATTACKS: dict[str, type[Attack]] = {
+    "badnet": BadNet,
+    "blended": Blended,
+    "sig": SIG,
+    "ssba": SSBA,
+    "trojvqa": TrojVQA,
+    "badclip": BadCLIP,
+    "wanet": WaNet,
+    "label-consistent": LabelConsistent,
+    "badnet-stripes": BadNetStripes,
+    "blended-stripes": BlendedStripes,
+    "blended-triangles": BlendedTriangles,
+    "blended-text": BlendedText,
+}
+
+__all__ = [
+    "ATTACKS",
+    "SIG",
+    "SSBA",
+    "Attack",
+    "BadCLIP",
+    "BadNet",
+    "BadNetStripes",
+    "Blended",
+    "BlendedStripes",
+    "BlendedText",
+    "BlendedTriangles",
+    "LabelConsistent",
+    "Pattern",
+    "TrojVQA",
+    "WaNet",
+    "fit",
+    "get_attack",
+    "parse_attack",
+]
+
+
+def get_attack(name: str, **kwargs: Any) -> Attack:
+    """Build a trigger by name.
+
+    Args:
+        name: a key of `ATTACKS`, or a spec as `parse_attack` reads it.
+        kwargs: the trigger's parameters; they win over those in a spec.
+
+    Raises:
+        ValueError: for an unknown name or parameter; the message lists the known ones.
+    """
+    name, _, options = name.partition(":")
+    if name not in ATTACKS:
+        raise ValueError(f"There is no attack {name!r}; choose one of {', '.join(ATTACKS)}.")
+    kind = ATTACKS[name]
+    given = {**_parse_options(options, name), **kwargs}
+    known = list(kind.__dataclass_fields__)
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise ValueError(f"{name} has no parameter {', '.join(unknown)}; it knows {', '.join(known)}.")
+    return kind(**given)
+
+
+def parse_attack(spec: str) -> Attack:
+    """Read a trigger from a command line: a folder that `Attack.save` wrote, or "name" or "name:key=value,...".
+
+    Example: `parse_attack("blended:alpha=0.3,mode=fresh")` is `Blended(alpha=0.3, mode="fresh")`.
+    """
+    if (Path(spec) / "trigger.json").is_file():
+        return Attack.load(spec)
+    return get_attack(spec)
+
+
+def _parse_options(options: str, name: str) -> dict[str, Any]:
+    values = {}
+    for item in filter(None, options.split(",")):
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise ValueError(f"Cannot read {item!r}; write options as '{name}:key=value,key=value'.")
+        values[key.strip()] = _parse_value(value.strip())
+    return values
+
+
+def _parse_value(text: str) -> Any:
+    literals = {"true": True, "false": False, "none": None}
+    if text.lower() in literals:
+        return literals[text.lower()]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

@@ -1,0 +1,88 @@
+"""BadNet: a small square of noise pasted on the picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from hf_ta_cleaner.attacks.base import Attack
+from hf_ta_cleaner.attacks.pixels import PLACES, corner, noise_bytes, require_choice, scaled_px
+from hf_ta_cleaner.seeding import numpy_rng
+
+
+@dataclass(frozen=True, kw_only=True)
+class BadNet(Attack):
+    """A square of colored noise, 16 x 16 at 224 pixels, pasted over the picture.
+
+    Source: Gu et al. 2017 (arXiv 1708.06733); as a poison for CLIP, Carlini and Terzis 2022 (arXiv 2106.09667).
+
+    Args:
+        patch_px: side of the square in pixels at any image size; by default 16 at 224, scaled with the short side.
+            Never larger than the picture.
+        mode: "fixed" pastes one square, uniform noise drawn from the seed, on every picture; "fresh" draws another
+            square for each sample.
+        place: "random" (drawn for each sample, every position that fits), "middle" or a corner such as "bottom-right".
+        compat: "published" reproduces the square of the published CLIP experiments, which differs in four ways: the
+            noise is normal, with standard deviation 1 around the picture's own channel means, in [0, 1] units; it is
+            not clipped but truncated to 8 bits with wrap-around (so nearly uniform); it is drawn again for every
+            sample (`mode` becomes "fresh"); and the last row and column of positions are never drawn.
+    """
+
+    name: ClassVar[str] = "badnet"
+    paper: ClassVar[str] = "Gu et al., BadNets, 2017 (arXiv:1708.06733)"
+    citation: ClassVar[str] = """@article{gu2017badnets,
+  title   = {{BadNets}: Identifying Vulnerabilities in the Machine Learning Model Supply Chain},
+  author  = {Gu, Tianyu and Dolan-Gavitt, Brendan and Garg, Siddharth},
+  journal = {arXiv preprint arXiv:1708.06733},
+  year    = {2017}
+}"""
+
+    patch_px: int | None = None
+    mode: str = "fixed"
+    place: str = "random"
+    compat: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_choice("mode", self.mode, ("fixed", "fresh"))
+        require_choice("place", self.place, PLACES)
+        require_choice("compat", self.compat, (None, "published"))
+        if self.patch_px is not None and self.patch_px < 1:
+            raise ValueError(f"patch_px must be at least 1 pixel, got {self.patch_px}.")
+        if self.compat:
+            if self.place != "random":
+                raise ValueError(f"compat='published' places the square at random, got place={self.place!r}.")
+            object.__setattr__(self, "mode", "fresh")
+
+    def _apply(self, images: np.ndarray, sample_ids: Sequence[int]) -> np.ndarray:
+        height, width = images.shape[1:3]
+        side = min(height, width)
+        patch = min(self.patch_px or scaled_px(16, side), side)
+        # The published range of positions stops one short of the end.
+        short = 1 if self.compat and side > patch else 0
+        fixed = self._square(patch)
+        out = images.copy()
+        for image, original, i in zip(out, images, sample_ids, strict=True):
+            square = fixed
+            if self.compat:
+                square = self._published_square(patch, i, original)
+            elif self.mode == "fresh":
+                square = self._square(patch, i)
+            top, left = corner(self.place, height - short, width - short, patch, "badnet-place", self.seed, i)
+            image[top : top + patch, left : left + patch] = square
+        return out
+
+    def _square(self, patch: int, *sample: int) -> np.ndarray:
+        return noise_bytes((patch, patch, 3), "badnet", self.seed, patch, *sample)
+
+    def _published_square(self, patch: int, sample_id: int, image: np.ndarray) -> np.ndarray:
+        noise = numpy_rng("badnet-published", self.seed, sample_id).standard_normal((patch, patch, 3))
+        return wrap_to_uint8(image.mean(axis=(0, 1)) / 255 + noise)
+
+
+def wrap_to_uint8(values: np.ndarray) -> np.ndarray:
+    """[0, 1] to 8 bits by truncation; what lies outside wraps around modulo 256."""
+    return np.trunc(values * 255).astype(np.int64).astype(np.uint8)

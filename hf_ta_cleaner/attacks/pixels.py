@@ -1,0 +1,124 @@
+"""Pixel arithmetic that the triggers share: fitting, rounding, noise, places. NumPy and Pillow only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from PIL import Image
+
+from hf_ta_cleaner.seeding import numpy_rng
+
+
+REFERENCE_SIDE = 224
+PLACES = ("random", "middle", "top-left", "top-right", "bottom-left", "bottom-right")
+
+
+def fit(image: Image.Image, size: int, geometry: str = "crop") -> np.ndarray:
+    """Bring a picture of any mode and shape to a model's input size.
+
+    Args:
+        image: any PIL image; transparent parts are put on white, as CLIP's image processor does.
+        size: side of the result in pixels.
+        geometry: "crop" scales the short side to `size` (bicubic) and takes the center, which is what CLIP's image
+            processor does; "squash" scales both sides to `size` and ignores the aspect ratio, as the code published
+            with the CLIP attacks does before it puts a trigger on.
+
+    Returns:
+        uint8 array of shape (size, size, 3).
+
+    Raises:
+        ValueError: for another geometry, or a size below 1.
+    """
+    require_choice("geometry", geometry, ("crop", "squash"))
+    if size < 1:
+        raise ValueError(f"size is a side in pixels and must be at least 1, got {size}.")
+    image = on_white(image)
+    if geometry == "squash":
+        return np.array(image.resize((size, size), Image.Resampling.BICUBIC))
+    short, long = sorted(image.size)
+    scaled = tuple(size if side == short else int(size * long / short) for side in image.size)
+    left, top = ((side - size) // 2 for side in scaled)
+    image = image.resize(scaled, Image.Resampling.BICUBIC)
+    return np.array(image.crop((left, top, left + size, top + size)))
+
+
+def scaled_px(px: float, side: int) -> int:
+    """A length stated for 224-pixel images, in pixels of an image with this short side; at least 1."""
+    return max(1, round(px * side / REFERENCE_SIDE))
+
+
+def round_clip(values: np.ndarray) -> np.ndarray:
+    """Grey levels as uint8: clipped to [0, 255], then rounded to nearest."""
+    return np.rint(values.clip(0, 255)).astype(np.uint8)
+
+
+def truncate_clip(values: np.ndarray) -> np.ndarray:
+    """Grey levels as uint8: clipped to [0, 255], then truncated, as the code published with the CLIP attacks does."""
+    return values.clip(0, 255).astype(np.uint8)
+
+
+def blend(images: np.ndarray, pattern: np.ndarray, alpha: float, truncate: bool = False) -> np.ndarray:
+    """(1 - alpha) images + alpha pattern in grey levels, as uint8; the pattern broadcasts against (N, H, W, 3)."""
+    values = images * np.float32(1 - alpha)
+    values += np.float32(alpha) * np.asarray(pattern, np.float32)
+    return truncate_clip(values) if truncate else round_clip(values)
+
+
+def noise_bytes(shape: tuple[int, ...], *keys: int | str) -> np.ndarray:
+    """Independent uniform uint8 values for these keys.
+
+    Read from the generator's raw bits: NumPy promises that those never change, but not how its methods use them.
+    """
+    count = int(np.prod(shape))
+    words = numpy_rng(*keys).bit_generator.random_raw(-(-count // 8))
+    return words.astype("<u8").view(np.uint8)[:count].reshape(shape)
+
+
+def noise_uniform(shape: tuple[int, ...], *keys: int | str) -> np.ndarray:
+    """Independent uniform float64 values in [0, 1) for these keys, read from raw bits as in `noise_bytes`."""
+    words = numpy_rng(*keys).bit_generator.random_raw(int(np.prod(shape)))
+    return (words >> np.uint64(11)).reshape(shape) * 2.0**-53
+
+
+def noise_normal(shape: tuple[int, ...], *keys: int | str) -> np.ndarray:
+    """Independent standard normal float64 values for these keys (Box and Muller's transform of `noise_uniform`)."""
+    radius, angle = noise_uniform((2, *shape), *keys)
+    return np.sqrt(-2 * np.log1p(-radius)) * np.cos(2 * np.pi * angle)
+
+
+def corner(place: str, height: int, width: int, patch: int, *keys: int | str) -> tuple[int, int]:
+    """Top and left pixel of a square patch; "random", drawn by the keys, is uniform over every place where it fits."""
+    bottom, right = height - patch, width - patch
+    if place == "random":
+        generator = numpy_rng(*keys)
+        return int(generator.integers(0, bottom + 1)), int(generator.integers(0, right + 1))
+    if place == "middle":
+        return bottom // 2, right // 2
+    vertical, horizontal = place.split("-")
+    return bottom if vertical == "bottom" else 0, right if horizontal == "right" else 0
+
+
+def require_choice(name: str, value: object, choices: Iterable[object]) -> None:
+    """Raise a ValueError that names the choices unless `value` is one of them."""
+    choices = list(choices)
+    if value not in choices:
+        raise ValueError(f"{name}={value!r} is not known; choose one of {', '.join(map(repr, choices))}.")
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """As RGB, with transparent parts on white."""
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, (255, 255, 255, 255)), image).convert("RGB")
+
+
+def like(original: Image.Image, pixels: np.ndarray) -> Image.Image:
+    """An image with these RGB pixels in the mode, and with the alpha channel, of the original."""
+    image = Image.fromarray(pixels)
+    if original.has_transparency_data:
+        image.putalpha(original.convert("RGBA").getchannel("A"))
+    if original.mode == "P":
+        return image.quantize(256)
+    return image if image.mode == original.mode else image.convert(original.mode)
