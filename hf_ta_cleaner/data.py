@@ -1,0 +1,305 @@
+"""Images with captions or labels from wherever a user keeps them, as one `datasets.Dataset` with fixed columns.
+
+`load_pairs` gives (image, caption), `load_labelled` gives (image, label); both take the sandbox, a Hub id, or any of
+the formats in docs/data.md. `clean_rows` takes out what cannot be trained on and says which rows those were.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import warnings
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+from PIL import Image, ImageOps
+
+from .seeding import rng
+from .sources import DataError, find_columns, open_source
+
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_PAIRS = "pixparse/cc3m-wds"
+DEFAULT_MAX_SAMPLES = 100_000
+SANDBOX_PAIRS = 10_000
+SANDBOX_LABELLED = 2_000
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """One row that `clean_rows` took out: its index in the input, the path of its image ("" if none), and why."""
+
+    row: int
+    path: str
+    problem: str
+
+
+def load_pairs(
+    source: str | os.PathLike,
+    *,
+    split: str | None = None,
+    image_column: str | None = None,
+    caption_column: str | None = None,
+    max_samples: int | None = None,
+    streaming_ok: bool = True,
+    seed: int = 0,
+    cache_dir: str | os.PathLike | None = None,
+) -> datasets.Dataset:
+    """Image-caption pairs as a map-style dataset with exactly the columns `image` (Image) and `caption` (string).
+
+    Where a row holds a list of captions the first is taken. `split` defaults to "train" ("clean" in the sandbox).
+    `max_samples` means the first rows for a Hub id, which is then streamed into a local cache with its image bytes as
+    they are, and a random choice by `seed` for local data. Without `max_samples`, or with `streaming_ok=False`, a Hub
+    id is downloaded whole and treated like local data.
+
+    Raises:
+        DataError: source, split or column not found or ambiguous, Hub not reached, file damaged.
+    """
+    _check_max_samples(max_samples)
+    if str(source) == "sandbox":
+        from . import sandbox
+
+        return _from_sandbox(sandbox.pairs, split or "clean", max_samples or SANDBOX_PAIRS, seed=seed)
+    columns = {"image": image_column, "caption": caption_column}
+    dataset = open_source(
+        source,
+        columns,
+        split=split,
+        preferred=("train",),
+        max_samples=max_samples,
+        stream=streaming_ok and max_samples is not None,
+        cache_dir=cache_dir,
+    )
+    return _subset(_with_roles(source, dataset, columns), max_samples, seed)
+
+
+def load_labelled(
+    source: str | os.PathLike,
+    *,
+    split: str | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    classnames_file: str | os.PathLike | None = None,
+    max_samples: int | None = None,
+    cache_dir: str | os.PathLike | None = None,
+) -> datasets.Dataset:
+    """Labelled images as a map-style dataset with exactly the columns `image` (Image) and `label` (ClassLabel).
+
+    Takes what `load_pairs` takes, and a folder with one folder per class. `split` defaults to "validation", then
+    "test", then "train"; of a Hub id only this split is fetched. String labels become classes in sorted order; bare
+    integers need `classnames_file`: one name per line, a JSON list in class order, or a JSON object from the names in
+    the data to readable ones. `max_samples` means the first rows for a Hub id, a random choice for local data.
+
+    Raises:
+        DataError: as `load_pairs`; also rows without a label, numbers without names, names that do not fit.
+    """
+    _check_max_samples(max_samples)
+    if str(source) == "sandbox":
+        from . import sandbox
+
+        dataset = _from_sandbox(sandbox.labelled, max_samples or SANDBOX_LABELLED)
+    else:
+        columns = {"image": image_column, "label": label_column}
+        dataset = open_source(
+            source,
+            columns,
+            split=split,
+            preferred=("validation", "test", "train"),
+            max_samples=max_samples,
+            stream=True,
+            cache_dir=cache_dir,
+        )
+        dataset = _with_roles(source, dataset, columns)
+    dataset = _subset(_with_classes(source, dataset, classnames_file), max_samples, seed=0)
+    seen, names = len(set(_values(dataset, "label"))), dataset.features["label"].names
+    if seen < len(names):
+        logger.warning("%s: the %d rows used show %d of its %d classes.", source, len(dataset), seen, len(names))
+    return dataset
+
+
+def clean_rows(
+    dataset: datasets.Dataset, *, max_share: float = 0.05, num_proc: int | None = None
+) -> tuple[datasets.Dataset, list[Dropped]]:
+    """Take out the rows whose image does not decode to the end or whose caption is blank.
+
+    Every image is decoded once; `datasets` caches the verdicts. The dropped rows are counted, the first ten logged,
+    all of them returned.
+
+    Raises:
+        DataError: more than `max_share` (a fraction in [0, 1]) of the rows would be dropped.
+    """
+    encoded = dataset.cast_column("image", datasets.Image(decode=False))
+    verdicts = encoded.map(
+        _inspect, remove_columns=dataset.column_names, num_proc=num_proc, desc="Checking images and captions"
+    )[:]
+    dropped = [
+        Dropped(row, path, problem)
+        for row, (path, problem) in enumerate(zip(verdicts["path"], verdicts["problem"], strict=True))
+        if problem
+    ]
+    if not dropped:
+        return dataset, []
+    listed = "\n".join(f"  row {d.row} {d.path}: {d.problem}" for d in dropped[:10])
+    count = f"{len(dropped)} of {len(dataset)} rows have an unreadable image or an empty caption"
+    if len(dropped) > max_share * len(dataset):
+        raise DataError(
+            f"{count}; at most {max_share:.1%} may. The first of them:\n{listed}\n"
+            "Repair or remove these rows, or allow a larger share."
+        )
+    logger.warning("%s and are left out. The first of them:\n%s", count, listed)
+    bad = {d.row for d in dropped}
+    return dataset.select([row for row in range(len(dataset)) if row not in bad]), dropped
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any picture as upright 8-bit RGB: EXIF orientation applied, transparency composited on white.
+
+    16-bit grey is scaled to 8 bits. 32-bit grey is scaled by the smallest of 1 (floats only), 255 and 65535 that holds
+    its maximum, or by the maximum itself; negative values become black. The input is left as it was.
+    """
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith(("I", "F")):
+        values = np.nan_to_num(np.asarray(image, dtype=np.float64)).clip(0)
+        peak = values.max()
+        ceilings = {"F": (1, 255, 65535, peak), "I": (255, 65535, peak)}.get(image.mode, (65535,))
+        ceiling = next(c for c in ceilings if c >= peak)
+        image = Image.fromarray((values / ceiling * 255).round().astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def _inspect(row: dict[str, Any]) -> dict[str, str]:
+    """The path of a row's image and what is wrong with the row, "" if nothing is."""
+    image = row["image"] or {"path": None, "bytes": None}
+    path, encoded = image["path"] or "", image["bytes"]
+    try:
+        if encoded is None and path:
+            encoded = Path(path).read_bytes()
+        if not encoded:
+            raise ValueError("no bytes")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            to_rgb(Image.open(io.BytesIO(encoded)))
+    except Exception as error:  # a damaged file can raise anything: each Pillow decoder has errors of its own
+        message = str(error).split(" <_io.BytesIO")[0]
+        return {"path": path, "problem": f"{type(error).__name__}: {message}"}
+    if "caption" in row and not (row["caption"] or "").strip():
+        return {"path": path, "problem": "empty caption"}
+    return {"path": path, "problem": ""}
+
+
+def _from_sandbox(make: Any, *args: Any, **kwargs: Any) -> datasets.Dataset:
+    try:
+        return make(*args, **kwargs)
+    except ValueError as error:
+        raise DataError(f"sandbox: {error}") from error
+
+
+def _check_max_samples(max_samples: int | None) -> None:
+    if max_samples is not None and max_samples < 1:
+        raise DataError(f"max_samples is {max_samples}. Wanted at least 1. Leave it out to use every row.")
+
+
+def _subset(dataset: datasets.Dataset, max_samples: int | None, seed: int) -> datasets.Dataset:
+    """At most `max_samples` rows chosen by `seed`, in their order: files sorted by class stay representative."""
+    if max_samples is None or max_samples >= len(dataset):
+        return dataset
+    return dataset.select(sorted(rng("max_samples", seed).sample(range(len(dataset)), max_samples)))
+
+
+def _values(dataset: datasets.Dataset, column: str) -> list:
+    return dataset.select_columns(column)[:][column]
+
+
+def _replace(dataset: datasets.Dataset, column: str, values: list, feature: Any) -> datasets.Dataset:
+    """Set one column without copying the images."""
+    new = datasets.Dataset.from_dict({column: values}, features=datasets.Features({column: feature}))
+    return datasets.concatenate_datasets([dataset.remove_columns(column), new], axis=1)
+
+
+def _with_roles(source: Any, dataset: datasets.Dataset, columns: dict[str, str | None]) -> datasets.Dataset:
+    """Only the columns of these roles, under the roles' names and with their types."""
+    found = find_columns(str(source), dataset.column_names, columns, dataset.features)
+    listed = ", ".join(f"{role} from column '{name}'" for role, name in found.items())
+    logger.info("%s: %d rows, %s", source, len(dataset), listed)
+    dataset = dataset.select_columns(list(found.values()))
+    dataset = dataset.rename_columns({name: role for role, name in found.items() if name != role})
+    image = dataset.features["image"]
+    if not isinstance(image, datasets.Image):
+        kind = "struct" if isinstance(image, dict) and set(image) <= {"bytes", "path"} else getattr(image, "dtype", "")
+        if kind not in {"struct", "string", "large_string", "binary", "large_binary"}:
+            raise DataError(
+                f"'{source}': column '{found['image']}' holds {image}. Wanted images, encoded bytes or paths. "
+                "Name the right column with --image_column."
+            )
+    if image != datasets.Image():
+        dataset = dataset.cast_column("image", datasets.Image())
+    if "caption" in found and dataset.features["caption"] != datasets.Value("string"):
+        captions = [value[0] if isinstance(value, list) and value else value for value in _values(dataset, "caption")]
+        wrong = next((value for value in captions if value and not isinstance(value, str)), None)
+        if wrong is not None:
+            raise DataError(
+                f"'{source}': column '{found['caption']}' holds {wrong!r}. Wanted a string or a list of strings. "
+                "Name the right column with --caption_column."
+            )
+        dataset = _replace(dataset, "caption", [value or None for value in captions], datasets.Value("string"))
+    return dataset
+
+
+def _with_classes(source: Any, dataset: datasets.Dataset, file: str | os.PathLike | None) -> datasets.Dataset:
+    """Make `label` a ClassLabel with readable names."""
+    feature, labels = dataset.features["label"], _values(dataset, "label")
+    missing = sum(label is None or label == -1 for label in labels)
+    if missing:
+        raise DataError(f"'{source}': {missing} of {len(labels)} rows have no label. Choose another --split.")
+    numbered = not isinstance(feature, datasets.ClassLabel) and all(isinstance(label, int) for label in labels)
+    if isinstance(feature, datasets.ClassLabel):
+        if file is None:
+            return dataset
+        names = feature.names
+    elif all(isinstance(label, str) for label in labels):
+        names = sorted(set(labels), key=lambda name: (int(name), name) if name.isdecimal() else (float("inf"), name))
+        index = {name: i for i, name in enumerate(names)}
+        labels = [index[label] for label in labels]
+    elif numbered and file is not None:
+        names = [str(i) for i in range(max(labels) + 1)]
+    else:
+        raise DataError(
+            f"'{source}': the labels are {feature}, without names. Wanted a ClassLabel or strings. Give the names in "
+            "class order with --classnames_file, or name the right column with --label_column."
+        )
+    names = names if file is None else _read_class_names(Path(file), names, numbered=numbered)
+    return _replace(dataset, "label", labels, datasets.ClassLabel(names=names))
+
+
+def _read_class_names(file: Path, old: list[str], *, numbered: bool) -> list[str]:
+    """The names of `file` in the order of the `old` ones; of bare numbers the last classes may not occur."""
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+        new = (
+            json.loads(text)
+            if file.suffix == ".json"
+            else [line.strip() for line in text.splitlines() if line.strip()]
+        )
+    except (OSError, ValueError) as error:
+        raise DataError(f"Class names '{file}' cannot be read: {error}. Wanted one name per line or JSON.") from error
+    if isinstance(new, dict):
+        absent = [name for name in old if name not in new]
+        if absent:
+            raise DataError(f"'{file}' has no name for {len(absent)} classes: {', '.join(absent[:10])}. Add them.")
+        new = [new[name] for name in old]
+    elif len(new) != len(old) and not (numbered and len(new) > len(old)):
+        raise DataError(f"'{file}' has {len(new)} names for {len(old)} classes. Wanted one each, in class order.")
+    repeated = [name for name, count in Counter(new).items() if count > 1]
+    if repeated:
+        raise DataError(f"'{file}' gives several classes the name {', '.join(repeated)}. Make the names unique.")
+    return new
