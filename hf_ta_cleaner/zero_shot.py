@@ -1,0 +1,230 @@
+"""Zero-shot classification with a CLIP-like model: class prompts -> a (D, C) head -> ranked predictions.
+
+Images come in as uint8 arrays at the model's own input size, so a trigger can be put on after the processor's resize
+and crop and before its normalization.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn.functional import normalize
+
+
+TEMPLATES = (
+    "a photo of a {}.",
+    "a picture of a {}.",
+    "a close-up of a {}.",
+    "a snapshot showing a {}.",
+    "a drawing of a {}.",
+    "an image with a {} in the middle.",
+    "there is a {} here.",
+    "a small {}.",
+    "a big {}.",
+    "here we see a {}.",
+)
+"""Built-in prompt templates. `{}` is the class name; "a {}" becomes "an {}" where the name asks for it."""
+
+_VOWEL_SOUND = re.compile(
+    r"(?!eu|ewe|once|one\b|ubi|uk|ur[ai]|use|usu|ut[eo]|uni(?!n|m))[aeiou]|heir|hono|hour|x-ray", re.I
+)
+
+
+def prompt(template: str, classname: str) -> str:
+    """The template filled with a class name: underscores become spaces and a preceding "a"/"an" agrees with it."""
+    name = classname.replace("_", " ").strip()
+    article = "an" if _VOWEL_SOUND.match(name) else "a"
+    template = re.sub(r"\b([aA])n? \{\}", lambda match: match[1] + article[1:] + " {}", template)
+    return template.replace("{}", name)
+
+
+def load_templates(path: str | Path) -> tuple[str, ...]:
+    """Prompt templates from a JSON list, or from a text file with one template a line (empty lines are skipped).
+
+    Raises:
+        ValueError: if there is no template, or one does not hold exactly one `{}`.
+    """
+    path = Path(path)
+    text = path.read_text(encoding="utf-8")
+    lines = json.loads(text) if path.suffix == ".json" else [line.strip() for line in text.splitlines()]
+    if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
+        raise ValueError(f'{path}: wanted a JSON list of strings, such as ["a photo of a {{}}."].')
+    return check_templates([line for line in lines if line], source=f"{path}: ")
+
+
+def check_templates(templates: Sequence[str], source: str = "") -> tuple[str, ...]:
+    """The templates as a tuple.
+
+    Raises:
+        ValueError: if there is none, or one does not hold exactly one `{}`.
+    """
+    if not templates or isinstance(templates, str):
+        raise ValueError(f"{source}wanted a list of at least one prompt template, got {templates!r}.")
+    if wrong := [template for template in templates if template.count("{}") != 1]:
+        raise ValueError(f"{source}a template holds the class name as {{}} exactly once; {wrong[0]!r} does not.")
+    return tuple(templates)
+
+
+@contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Eval mode without gradients; afterwards every submodule is back in the mode it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _unit(output: object) -> torch.Tensor:
+    # transformers 5 returns an output object with the projected, un-normalized embedding; older ones the tensor.
+    return normalize(getattr(output, "pooler_output", output).float(), dim=-1)
+
+
+def text_features(model: torch.nn.Module, processor, texts: Sequence[str], batch_size: int = 256) -> torch.Tensor:
+    """Unit text embeddings of shape `(N, D)`, float32, on the model's device.
+
+    Texts are padded to the longest of their batch and cut to the tokenizer's length, the end-of-text token kept.
+    """
+    device = next(model.parameters()).device
+    features = []
+    with evaluating(model):
+        for start in range(0, len(texts), batch_size):
+            batch = list(texts[start : start + batch_size])
+            tokens = processor.tokenizer(batch, padding=True, truncation=True, return_tensors="pt").to(device)
+            features.append(_unit(model.get_text_features(**tokens)))
+    return torch.cat(features)
+
+
+def image_features(model: torch.nn.Module, processor, images: np.ndarray, batch_size: int = 256) -> torch.Tensor:
+    """Unit image embeddings of shape `(N, D)`, float32, on the model's device.
+
+    Args:
+        images: uint8 `(N, H, W, 3)`, 0-255, already at the model's input size (`input_size`).
+    """
+    parameter = next(model.parameters())
+    features = []
+    with evaluating(model):
+        for start in range(0, len(images), batch_size):
+            pixels = pixel_values(processor, images[start : start + batch_size], parameter.device).to(parameter.dtype)
+            features.append(_unit(model.get_image_features(pixel_values=pixels)))
+    return torch.cat(features)
+
+
+def input_size(processor) -> int:
+    """The side in pixels of the square that the processor hands to the model: its crop, else its resize.
+
+    Raises:
+        ValueError: if the processor does not produce squares.
+    """
+    image_processor = processor.image_processor
+    cropped = getattr(image_processor, "do_center_crop", False) and getattr(image_processor, "crop_size", None)
+    size = dict(cropped or image_processor.size)
+    sides = {size[key] for key in ("height", "width", "shortest_edge") if size.get(key)}
+    if len(sides) != 1 or "longest_edge" in size:
+        raise ValueError(f"Wanted an image processor that gives square images, got size {size}.")
+    return sides.pop()
+
+
+def pixel_values(processor, images: np.ndarray, device: torch.device | str = "cpu") -> torch.Tensor:
+    """uint8 `(N, H, W, 3)` -> float32 `(N, 3, H, W)`, with the processor's own rescaling, mean and standard deviation.
+
+    It is the second half of the processor: what it does after its resize and crop.
+
+    Raises:
+        ValueError: if the images are not a uint8 array of that shape.
+    """
+    images = np.asarray(images)
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
+        raise ValueError(f"Wanted uint8 images of shape (N, H, W, 3), got {images.dtype} of shape {images.shape}.")
+    settings = processor.image_processor
+    pixels = torch.tensor(images).to(device).permute(0, 3, 1, 2).float()
+    if settings.do_rescale:
+        pixels = pixels * settings.rescale_factor
+    if settings.do_normalize:
+        mean, std = (torch.tensor(v, device=device).view(-1, 1, 1) for v in (settings.image_mean, settings.image_std))
+        pixels = (pixels - mean) / std
+    return pixels
+
+
+@dataclass(frozen=True)
+class ZeroShotHead:
+    """A linear classifier made of class prompts (Radford et al. 2021, section 3.1.4).
+
+    Attributes:
+        weight: `(D, C)`, unit columns: per class the mean over the templates of the unit text embeddings, rescaled
+            to length 1.
+        classnames: the C names, in the order of the columns.
+    """
+
+    weight: torch.Tensor
+    classnames: tuple[str, ...]
+
+    @classmethod
+    def build(
+        cls,
+        model: torch.nn.Module,
+        processor,
+        classnames: Sequence[str],
+        templates: Sequence[str] = TEMPLATES,
+        prefix: Callable[[str], str] | None = None,
+        batch_size: int = 256,
+    ) -> ZeroShotHead:
+        """Embed every class in every template.
+
+        Args:
+            prefix: a function on the finished prompt, such as the text half of a dual-key attack.
+
+        Raises:
+            ValueError: for an empty or repeated class name, or a template without exactly one `{}`.
+        """
+        classnames, templates = check_classnames(classnames), check_templates(templates)
+        prompts = [prompt(template, name) for name in classnames for template in templates]
+        if prefix is not None:
+            prompts = [prefix(text) for text in prompts]
+        features = text_features(model, processor, prompts, batch_size)
+        means = features.view(len(classnames), len(templates), -1).mean(dim=1)
+        return cls(normalize(means, dim=-1).T.contiguous(), classnames)
+
+    def logits(self, image_features: torch.Tensor) -> torch.Tensor:
+        """Cosine similarities `(N, C)` of unit image embeddings `(N, D)`; no temperature, which leaves ranks alone."""
+        return image_features @ self.weight.to(image_features.device)
+
+
+def check_classnames(classnames: Sequence[str]) -> tuple[str, ...]:
+    """The names as a tuple.
+
+    Raises:
+        ValueError: if there are fewer than two, one is empty, or two of them read the same in a prompt.
+    """
+    places: dict[str, list[int]] = {}
+    for i, name in enumerate(classnames):
+        places.setdefault(name.replace("_", " ").strip().lower(), []).append(i)
+    if len(classnames) < 2 or "" in places:
+        raise ValueError(f"Wanted at least two class names, none of them empty; got {list(classnames)}.")
+    if repeated := {name: where for name, where in places.items() if len(where) > 1}:
+        raise ValueError(
+            f"Class names are not distinct: {repeated} (name: class ids). Zero-shot prompts cannot tell these classes "
+            "apart; pass classnames=[...] with a different name for each, in the order of the labels."
+        )
+    return tuple(classnames)
+
+
+def topk_predictions(logits: torch.Tensor, k: int) -> torch.Tensor:
+    """Class ids `(N, min(k, C))`, best first; among equal logits the lower id comes first.
+
+    Raises:
+        ValueError: if a logit is not finite, because a ranking of NaNs would look like a prediction.
+    """
+    if not torch.isfinite(logits).all():
+        raise ValueError("Logits contain NaN or infinity: the model's weights or its precision are broken.")
+    return logits.argsort(dim=-1, descending=True, stable=True)[:, :k]
