@@ -1,0 +1,273 @@
+"""Command lines shared by the scripts: grouped help on a screen, YAML below flags, unknown keys refused."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from transformers import HfArgumentParser, TrainingArguments
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+class ConfigError(ValueError):
+    """A configuration file that cannot be used."""
+
+
+class CommandParser(HfArgumentParser):
+    """Dataclasses in, command line out.
+
+    Each dataclass is a group of the help, titled by its `_argument_group_name`. Of the settings inherited from
+    `TrainingArguments` the help shows `common`; `--help-all` shows every one.
+
+    Args:
+        dataclass_types: The dataclasses whose fields are flags. A field's help is in its metadata.
+        description: Shown first; its examples are commands that can be run.
+        common: Inherited settings worth showing.
+    """
+
+    def __init__(self, dataclass_types: Sequence[type], *, description: str, common: Sequence[str] = ()) -> None:
+        super().__init__(
+            list(dataclass_types),
+            description=description,
+            formatter_class=_Help,
+            allow_abbrev=False,
+            add_help=False,
+        )
+        run = self.add_argument_group("help and configuration")
+        run.add_argument("--config", type=Path, metavar="FILE", help="YAML of any flag; flags given here win over it")
+        run.add_argument("--print_config", action="store_true", help="print the resolved configuration and stop")
+        run.add_argument("-h", "--help", action="help", help="show this help")
+        run.add_argument("--help-all", action=_HelpAll, help="also list the inherited training settings")
+        inherited = {f.name for f in dataclasses.fields(TrainingArguments)} - set(common)
+        for kind in dataclass_types:
+            if not issubclass(kind, TrainingArguments):
+                inherited -= {f.name for f in dataclasses.fields(kind)}
+        for action in self._actions:
+            if f"--{action.dest}" in action.option_strings:  # HfArgumentParser adds --some-flag beside --some_flag
+                action.option_strings = [o for o in action.option_strings if "-" not in o[2:]]
+            if action.dest in inherited:
+                action.hidden_help, action.help = action.help, argparse.SUPPRESS
+            elif "default" not in (action.help or "") and _worth_showing(action):
+                action.help = f"{action.help} (default: {action.default})"
+
+    def parse(self, argv: Sequence[str] | None = None) -> tuple[Any, ...]:
+        """Parses `argv` (default: the process's own) into one object per dataclass. Ends the program on bad input."""
+        argv = list(sys.argv[1:] if argv is None else argv)
+        known, _ = _config_parser().parse_known_args(argv)
+        try:
+            if known.config is not None:
+                self._apply(known.config)
+            namespace = self.parse_args(argv)
+            if namespace.print_config:
+                print(yaml.safe_dump(self._settings(namespace), sort_keys=True), end="")
+                self.exit()
+            return self._build(namespace)
+        except (ValueError, OSError) as error:
+            self.error(str(error))
+
+    def _apply(self, path: Path) -> None:
+        """Makes the file's values the defaults."""
+        try:
+            values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        except (OSError, yaml.YAMLError) as error:
+            raise ConfigError(f"--config {path} cannot be read: {error}") from error
+        if not isinstance(values, dict):
+            raise ConfigError(f"--config {path} must map flags to values, got {type(values).__name__}")
+        actions = {action.dest: action for action in self._actions if action.dest not in _OWN}
+        if unknown := sorted(set(values) - set(actions)):
+            raise ConfigError(f"--config {path}: unknown keys {', '.join(map(str, unknown))}; --help-all lists all")
+        for name, value in values.items():
+            action = actions[name]
+            action.required = False
+            # YAML reads 1e-3 as a string; argparse converts defaults only when they are strings.
+            wants_text = action.type in (None, str) or isinstance(value, (bool, list, dict, type(None)))
+            self.set_defaults(**{name: value if wants_text else str(value)})
+
+    def _settings(self, namespace: argparse.Namespace) -> dict[str, Any]:
+        """What differs from the defaults of the dataclasses, as plain values."""
+        defaults = {}
+        for kind in self.dataclass_types:
+            for item in dataclasses.fields(kind):
+                factory = item.default_factory
+                defaults[item.name] = factory() if factory is not dataclasses.MISSING else item.default
+        given = {k: v for k, v in vars(namespace).items() if k in defaults and v != defaults[k]}
+        return {k: str(v) if isinstance(v, Path) else v for k, v in given.items()}
+
+    def _build(self, namespace: argparse.Namespace) -> tuple[Any, ...]:
+        values = vars(namespace)
+        built = []
+        for kind in self.dataclass_types:
+            names = {item.name for item in dataclasses.fields(kind) if item.init}
+            built.append(kind(**{name: values[name] for name in names if name in values}))
+        self.settings = self._settings(namespace)
+        return tuple(built)
+
+
+@dataclass
+class PairOptions:
+    """Which image-caption pairs."""
+
+    _argument_group_name = "image-caption pairs"
+
+    dataset: str | None = field(
+        default=None, metadata={"help": "sandbox, Hub id, folder, csv/tsv, parquet or saved dataset"}
+    )
+    split: str | None = field(default=None, metadata={"help": "split to take (default: train)"})
+    image_column: str | None = field(default=None, metadata={"help": "name of the picture column, if not found"})
+    caption_column: str | None = field(default=None, metadata={"help": "name of the caption column, if not found"})
+    max_samples: int | None = field(default=None, metadata={"help": "use at most this many pairs"})
+
+    def load(self, split: str | None = None, max_samples: int | None = None) -> Dataset:
+        """The readable pairs, with the columns `image` and `caption`; arguments are the defaults of the options."""
+        from .data import clean_rows, load_pairs
+
+        if self.dataset is None:
+            raise ValueError("no pairs were named; give --dataset")
+        pairs = load_pairs(
+            self.dataset,
+            split=self.split or split,
+            image_column=self.image_column,
+            caption_column=self.caption_column,
+            max_samples=self.max_samples or max_samples,
+        )
+        return clean_rows(pairs)[0]
+
+
+@dataclass
+class EvalOptions:
+    """On which labelled pictures, against which triggers."""
+
+    _argument_group_name = "proof (labelled pictures and triggers)"
+
+    eval_dataset: str | None = field(
+        default=None, metadata={"help": "sandbox, Hub id, folder of class folders, parquet or saved dataset"}
+    )
+    eval_split: str | None = field(default=None, metadata={"help": "split to take (default: validation, then test)"})
+    eval_image_column: str | None = field(default=None, metadata={"help": "name of the picture column, if not found"})
+    eval_label_column: str | None = field(default=None, metadata={"help": "name of the label column, if not found"})
+    classnames_file: Path | None = field(default=None, metadata={"help": "class names: one a line, or JSON"})
+    max_eval_samples: int | None = field(default=None, metadata={"help": "use at most this many pictures"})
+    templates: Path | None = field(default=None, metadata={"help": "prompt templates, one a line, {} for the class"})
+    trigger: list[str] | None = field(
+        default=None, metadata={"help": "attacks (name[:option=value,...]) or folders (default: the model's own)"}
+    )
+    target: str | None = field(default=None, metadata={"help": "the attacker's class (default: the trigger's own)"})
+    reference: str | None = field(
+        default=None, metadata={"help": "never-poisoned model: adds its ASR and the excess over it"}
+    )
+    geometry: str = field(default="crop", metadata={"help": "crop (as CLIP does) or squash (published order)"})
+
+    def load(self) -> Dataset | None:
+        """The labelled pictures, with the columns `image` and `label`; None when none were named."""
+        from .data import load_labelled
+
+        if self.eval_dataset is None:
+            return None
+        return load_labelled(
+            self.eval_dataset,
+            split=self.eval_split,
+            image_column=self.eval_image_column,
+            label_column=self.eval_label_column,
+            classnames_file=self.classnames_file,
+            max_samples=self.max_eval_samples,
+        )
+
+    def auditor(self, suspect: str, pictures: Dataset, *, batch_size: int, seed: int, device) -> Callable:
+        """`(model, processor) -> (report section, predictions)` for these options; checks the triggers now."""
+        from .audit import audit
+        from .checkpoints import load_model
+        from .poisoning import find_triggers
+        from .zero_shot import TEMPLATES, load_templates
+
+        attacks, self.target = find_triggers(suspect, self.trigger, self.target)
+        reference = None
+        if self.reference is not None:
+            model, processor = load_model(self.reference)
+            reference = (model.to(device), processor)
+        return partial(
+            audit,
+            dataset=pictures,
+            attacks=attacks,
+            target=self.target,
+            templates=load_templates(self.templates) if self.templates else TEMPLATES,
+            reference=reference,
+            geometry=self.geometry,
+            batch_size=batch_size,
+            seed=seed,
+            return_predictions=True,
+        )
+
+
+_OWN = {"config", "print_config", "help", "help_all"}
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Narrow flag column, no metavar shouting."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=34, width=min(118, max(80, _columns())))
+
+    def _metavar_formatter(self, action: argparse.Action, default_metavar: str):
+        if action.metavar is None and action.choices is None:
+            kind = getattr(action.type, "__name__", "")
+            default_metavar = {"int": "N", "float": "X", "Path": "PATH"}.get(kind, "VALUE")
+        return super()._metavar_formatter(action, default_metavar)
+
+    def add_usage(self, usage, actions, groups, prefix=None) -> None:
+        required = [action for action in actions if action.required]
+        super().add_usage(usage, required, groups, prefix)
+
+
+class _HelpAll(argparse.Action):
+    def __init__(self, option_strings, dest, **kwargs) -> None:
+        super().__init__(option_strings, dest, nargs=0, **kwargs)
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        for action in parser._actions:
+            action.help = getattr(action, "hidden_help", action.help)
+        parser.print_help()
+        parser.exit()
+
+
+def _columns() -> int:
+    try:
+        return os.get_terminal_size().columns
+    except OSError:
+        return 118
+
+
+def _config_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config", type=Path)
+    return parser
+
+
+def _worth_showing(action: argparse.Action) -> bool:
+    return bool(action.option_strings) and action.default not in (None, "", [], argparse.SUPPRESS, False)
+
+
+def set_up_logging(*, main_process: bool) -> None:
+    """One line per message on stderr; only the main process speaks below a warning."""
+    logging.basicConfig(
+        level=logging.INFO if main_process else logging.WARNING, format="%(message)s", stream=sys.stderr, force=True
+    )
+    for noisy in ("httpx", "datasets", "filelock", "matplotlib", "fsspec", "PIL", "huggingface_hub", "accelerate"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def fail(error: Exception) -> None:
+    """Ends the program with the error's message and without a traceback: the message says what to do."""
+    print(f"error: {error}", file=sys.stderr)
+    raise SystemExit(2)

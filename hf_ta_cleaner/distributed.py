@@ -1,0 +1,44 @@
+"""Gathering across processes with gradient, so that losses see plain tensors of the global batch."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+
+
+class _GatherWithGrad(torch.autograd.Function):
+    """All-gather whose backward sums every process' gradient of the gathered tensor and keeps the own slice."""
+
+    @staticmethod
+    def forward(ctx, local: torch.Tensor) -> torch.Tensor:
+        ctx.rows = len(local)
+        parts = [torch.empty_like(local) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, local.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx, grad: torch.Tensor) -> torch.Tensor:
+        grad = grad.contiguous()
+        dist.all_reduce(grad)
+        start = dist.get_rank() * ctx.rows
+        return grad[start : start + ctx.rows]
+
+
+def world_size() -> int:
+    """The number of processes; 1 when nothing is distributed."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def gather(local: torch.Tensor) -> torch.Tensor:
+    """Concatenates `local` `(n, ...)` of all processes along the first axis, in the order of their ranks.
+
+    Every process must bring the same shape. Gradients flow back to every process; since each process computes the
+    whole global loss and DDP averages over processes, the result equals one process with the global batch.
+    """
+    if world_size() == 1:
+        return local
+    if not local.is_floating_point():
+        parts = [torch.empty_like(local) for _ in range(world_size())]
+        dist.all_gather(parts, local.contiguous())
+        return torch.cat(parts)
+    return _GatherWithGrad.apply(local)

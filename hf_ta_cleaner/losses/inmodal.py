@@ -1,0 +1,49 @@
+"""CleanCLIP's in-modal loss: each image finds its own augmented view, and so does each caption."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .views import Views
+
+
+if TYPE_CHECKING:
+    import torch
+
+CITATION = """@inproceedings{bansal2023cleanclip,
+  title = {{CleanCLIP}: Mitigating Data Poisoning Attacks in Multimodal Contrastive Learning},
+  author = {Bansal, Hritik and Singhi, Nishad and Yang, Yu and Yin, Fan and Grover, Aditya and Chang, Kai-Wei},
+  booktitle = {IEEE/CVF International Conference on Computer Vision},
+  year = {2023}
+}"""
+
+
+def inmodal_loss(views: Views) -> torch.Tensor:
+    """InfoNCE inside each modality, from the original to the augmented view, with the model's own temperature.
+
+        L_inmodal = 1/2 [CE(s I I'^t) + CE(s T T'^t)],  the diagonal as target
+
+    Args:
+        views: Uses `image`, `text`, `image_aug`, `text_aug`, all `(B, D)`, and `scale`.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ValueError: The batch carries no augmented views.
+
+    Source:
+        Bansal et al. 2023 (arXiv 2303.03323); one direction only, as published.
+    """
+    import torch
+    from torch.nn import functional as F
+
+    if views.image_aug is None or views.text_aug is None:
+        raise ValueError(
+            "the in-modal loss needs augmented views, but the batch has none; "
+            "collate with augment=True or set inmodal_weight=0"
+        )
+    target = torch.arange(len(views.image), device=views.image.device)
+    image = F.cross_entropy(views.scale * views.image @ views.image_aug.T, target)
+    text = F.cross_entropy(views.scale * views.text @ views.text_aug.T, target)
+    return (image + text) / 2

@@ -1,0 +1,61 @@
+"""Clean utility: what a model is good for when nobody attacks. Measured on held-out data during and after training."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from .attacks.base import fit
+from .data import to_rgb
+from .zero_shot import ZeroShotHead, image_features, input_size, text_features
+
+
+def clean_utility(model, processor, dataset, *, batch_size: int = 256) -> dict[str, float]:
+    """Zero-shot accuracy where there are labels, else retrieval recall where there are captions.
+
+    Args:
+        model, processor: The dual encoder and its processor.
+        dataset: Columns `image` and `label` (ClassLabel), or `image` and `caption`.
+        batch_size: Pictures per forward.
+
+    Returns:
+        `{"clean_accuracy": top-1}` or `{"recall@1": mean of both directions, "image_to_text_recall@1": ...,
+        "text_to_image_recall@1": ...}`, and `"clean_utility"`, the first of them. All in [0, 1].
+
+    Raises:
+        ValueError: The dataset has neither a ClassLabel column `label` nor a column `caption`.
+    """
+    columns = dataset.column_names
+    if "image" not in columns or not {"label", "caption"} & set(columns):
+        raise ValueError(
+            f"held-out data needs a column image and a column label or caption; found {', '.join(columns)}"
+        )
+    size = input_size(processor)
+    features = torch.cat(
+        [
+            image_features(model, processor, np.stack([fit(to_rgb(image), size) for image in batch["image"]]))
+            for batch in dataset.select_columns("image").iter(batch_size)
+        ]
+    )
+    if "label" in columns:
+        head = ZeroShotHead.build(model, processor, dataset.features["label"].names)
+        right = head.logits(features).argmax(-1).cpu() == torch.tensor(dataset["label"][:])
+        accuracy = right.float().mean().item()
+        return {"clean_utility": accuracy, "clean_accuracy": accuracy}
+    captions = dataset["caption"][:]
+    recall = retrieval_recall(features, text_features(model, processor, captions), captions)
+    return {"clean_utility": recall["recall@1"], **recall}
+
+
+def retrieval_recall(images: torch.Tensor, texts: torch.Tensor, captions: list[str]) -> dict[str, float]:
+    """Recall@1 between `(N, D)` unit embeddings of pictures and their captions.
+
+    Pictures that share a caption word for word share their matches: finding either is right.
+    """
+    names = {caption: i for i, caption in enumerate(dict.fromkeys(captions))}
+    group = torch.tensor([names[caption] for caption in captions], device=images.device)
+    found = {}
+    for name, queries, gallery in (("image_to_text", images, texts), ("text_to_image", texts, images)):
+        best = torch.cat([(chunk @ gallery.T).argmax(-1) for chunk in queries.split(1024)])
+        found[f"{name}_recall@1"] = (group[best] == group).float().mean().item()
+    return {"recall@1": sum(found.values()) / 2, **found}

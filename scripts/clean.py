@@ -1,0 +1,200 @@
+"""Clean a backdoored CLIP by fine-tuning with the CleanCLIP and TA-Cleaner losses, and prove it.
+
+  accelerate launch scripts/clean.py --model openai/clip-vit-base-patch32
+  accelerate launch scripts/clean.py --model ID --dataset photos/ --eval_dataset timm/mini-imagenet \\
+      --trigger blended --target banana --output_dir outputs/cleaned
+  accelerate launch scripts/clean.py --model outputs/backdoored --config scripts/configs/sandbox_clean.yaml
+
+Without --dataset a CLIP is cleaned with the first 100,000 pairs of pixparse/cc3m-wds, streamed once into the local
+cache. The output is a normal checkpoint; with --eval_dataset it comes with report.json, report.md and report.png.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hf_ta_cleaner.cli import CommandParser, EvalOptions, PairOptions, fail, set_up_logging
+from hf_ta_cleaner.config import TACleanerConfig
+
+
+COMMON = (
+    "output_dir",
+    "learning_rate",
+    "num_train_epochs",
+    "max_steps",
+    "per_device_train_batch_size",
+    "seed",
+    "bf16",
+    "fp16",
+    "logging_steps",
+    "eval_strategy",
+    "report_to",
+)
+
+logger = logging.getLogger("hf_ta_cleaner")
+
+
+@dataclass
+class CleanOptions:
+    """What to clean."""
+
+    _argument_group_name = "model"
+
+    model: str = field(metadata={"help": "the suspect: Hub id or folder of a CLIP, or sandbox"})
+    allow_pickle: bool = field(
+        default=False, metadata={"help": "allow full unpickling of a .bin (runs code from the file)"}
+    )
+    allow_sandbox_data: bool = field(
+        default=False, metadata={"help": "clean another model than the sandbox's with the sandbox's drawn pictures"}
+    )
+    resume: bool = field(default=False, metadata={"help": "continue the interrupted run in --output_dir"})
+    keep: str = field(default="last", metadata={"help": "last or best (by clean utility) checkpoint"})
+    validation_samples: int = field(
+        default=1000, metadata={"help": "held-out pairs for measuring clean utility; 0 for none"}
+    )
+    ca_baseline: list[str] | None = field(
+        default=None, metadata={"help": "models whose clean accuracy also counts as what could be lost"}
+    )
+
+
+def make_parser() -> CommandParser:
+    return CommandParser([CleanOptions, PairOptions, EvalOptions, TACleanerConfig], description=__doc__, common=COMMON)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = make_parser()
+    parser.set_defaults(output_dir=None)
+    options, pairs, proof, args = parser.parse(argv)
+    set_up_logging(main_process=args.process_index == 0)
+    try:
+        clean(options, pairs, proof, args)
+    except (ValueError, OSError) as error:
+        fail(error)
+
+
+def clean(options: CleanOptions, pairs: PairOptions, proof: EvalOptions, args: TACleanerConfig) -> None:
+    """The whole road: check, load, audit, train, save, audit, report."""
+    from hf_ta_cleaner.audit import clean_accuracy_loss
+    from hf_ta_cleaner.checkpoints import load_model, save_model
+    from hf_ta_cleaner.report import Report
+    from hf_ta_cleaner.trainer import TACleanerTrainer
+    from hf_ta_cleaner.utility import clean_utility
+
+    model, processor = load_model(options.model, allow_pickle=options.allow_pickle)
+    train, held_out = load_cleaning_data(options, pairs, processor)
+    pictures = proof.load()
+    batch = args.per_device_eval_batch_size
+    audit = None
+    if pictures is not None:
+        audit = proof.auditor(options.model, pictures, batch_size=batch, seed=args.seed, device=args.device)
+    checkpoint = prepare(options, args, has_utility=held_out is not None)
+    trainer = TACleanerTrainer(model, args, train, eval_dataset=held_out, processing_class=processor)
+    main_process = trainer.is_world_process_zero()
+    before = recall_before = None
+    if main_process and audit:
+        before = audit(model, processor)
+    if main_process and held_out is not None:
+        recall_before = clean_utility(model, processor, held_out, batch_size=batch)
+    started = time.perf_counter()
+    trainer.train(resume_from_checkpoint=checkpoint)
+    seconds = time.perf_counter() - started
+    if not main_process:
+        return
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    output = save_model(model, processor, args.output_dir)
+    utility = None
+    if held_out is not None:
+        after = clean_utility(model, processor, held_out, batch_size=batch)
+        utility = {"pairs": len(held_out), "before": recall_before, "after": after}
+    loss = None
+    if audit:
+        after_section, after_predictions = audit(model, processor)
+        baselines = {"suspect": before[1].correct(1)}
+        for name in options.ca_baseline or []:
+            other, other_processor = load_model(name)
+            baselines[name] = audit(other.to(args.device), other_processor)[1].correct(1)
+        loss = clean_accuracy_loss(after_predictions.correct(1), baselines)
+    report = Report.create(
+        method=args.method,
+        seed=args.seed,
+        target=proof.target,
+        before=before[0] if audit else {"clean_accuracy": None, "attacks": {}},
+        after=after_section if audit else {"clean_accuracy": None, "attacks": {}},
+        cost={"pairs_seen": trainer.pairs_seen, "seconds": seconds, "device": args.device.type},
+        ca_loss=loss,
+        retrieval=utility,
+        model=str(output),
+        base_model=options.model,
+        dataset=pairs.dataset,
+    )
+    report.save(output, overwrite=True)
+    print(report.summary())
+    print(f"Cleaned checkpoint and report written to {output}")
+
+
+def load_cleaning_data(options: CleanOptions, pairs: PairOptions, processor):
+    """Cleaning pairs, and held-out pairs to measure clean utility on (None with `--validation_samples 0`)."""
+    from hf_ta_cleaner import sandbox
+    from hf_ta_cleaner.data import DEFAULT_MAX_SAMPLES, DEFAULT_PAIRS, load_pairs
+
+    is_sandbox = sandbox.is_sandbox(processor)
+    if pairs.dataset is None:
+        pairs.dataset = "sandbox" if is_sandbox else DEFAULT_PAIRS
+    if pairs.dataset == DEFAULT_PAIRS and pairs.max_samples is None:
+        pairs.max_samples = DEFAULT_MAX_SAMPLES
+    if pairs.dataset == "sandbox" and not (is_sandbox or options.allow_sandbox_data):
+        raise ValueError(
+            f"--dataset sandbox holds drawn pictures of the sandbox world, which would ruin {options.model}; name "
+            "real pairs with --dataset, or pass --allow_sandbox_data if that is what you want"
+        )
+    amount = f", {pairs.max_samples:,} pairs (--max_samples)" if pairs.max_samples else ""
+    logger.info("cleaning data: %s%s", pairs.dataset, amount)
+    train = pairs.load()
+    wanted = options.validation_samples
+    if not wanted:
+        return train, None
+    if pairs.dataset == "sandbox":
+        return train, load_pairs("sandbox", split="validation", max_samples=wanted)
+    if pairs.dataset == DEFAULT_PAIRS:
+        return train, load_pairs(DEFAULT_PAIRS, split="validation", max_samples=wanted)
+    held_out = min(wanted, len(train) // 20)
+    if not held_out:
+        logger.warning("%d pairs are too few to hold any out; clean utility is not measured", len(train))
+        return train, None
+    parts = train.train_test_split(test_size=held_out, seed=0)
+    logger.info("%d of the %d pairs are held out to measure clean utility", held_out, len(train))
+    return parts["train"], parts["test"]
+
+
+def prepare(options: CleanOptions, args: TACleanerConfig, *, has_utility: bool) -> str | None:
+    """Settles the output folder and what to keep. Returns the checkpoint to resume from, if any."""
+    from transformers.trainer_utils import get_last_checkpoint
+
+    from hf_ta_cleaner.checkpoints import prepare_output_dir
+
+    if options.keep not in ("last", "best"):
+        raise ValueError(f"--keep must be last or best, got {options.keep}")
+    if args.output_dir is None:
+        args.output_dir = str(Path("outputs") / f"{Path(options.model).name}-{args.method}")
+    if args.process_index == 0:
+        prepare_output_dir(args.output_dir, resume=options.resume)
+    if has_utility and args.eval_strategy == "no":
+        args.eval_strategy = args.save_strategy
+    if options.keep == "best":
+        if not has_utility:
+            raise ValueError("--keep best needs held-out pairs; give --validation_samples or more data")
+        args.load_best_model_at_end, args.metric_for_best_model = True, "clean_utility"
+        args.greater_is_better = True
+    if not options.resume:
+        return None
+    checkpoint = get_last_checkpoint(args.output_dir)
+    if checkpoint is None:
+        logger.warning("%s holds no checkpoint to resume from; starting anew", args.output_dir)
+    return checkpoint
+
+
+if __name__ == "__main__":
+    main()
