@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
 from transformers import TrainingArguments
 
 
@@ -45,6 +46,8 @@ class TACleanerConfig(TrainingArguments):
     diverged run must be seen), `report_to` none, `ddp_find_unused_parameters` off (all weights are used).
     """
 
+    _argument_group_name = "cleaning (the objective and its optimisation)"
+
     method: Literal["ft", "cleanclip", "ta-cleaner"] = field(
         default="ta-cleaner", metadata={"help": "named set of weights: ft, cleanclip or ta-cleaner"}
     )
@@ -68,6 +71,17 @@ class TACleanerConfig(TrainingArguments):
     train_logit_scale: bool = field(default=True, metadata={"help": "train the temperature"})
     trim_text: bool = field(default=True, metadata={"help": "cut text batches to their longest caption (exact)"})
 
+    output_dir: str | None = field(
+        default=None, metadata={"help": "where checkpoint and report go; never overwritten unasked"}
+    )
+    seed: int = field(default=0, metadata={"help": "of the order, the views and the sub-texts"})
+    max_steps: int = field(default=-1, metadata={"help": "stop after so many steps, whatever the epochs"})
+    eval_strategy: str = field(default="no", metadata={"help": "when to measure clean utility: no, steps, epoch"})
+    bf16: bool = field(default=False, metadata={"help": "bfloat16 mixed precision"})
+    fp16: bool = field(default=False, metadata={"help": "float16 mixed precision (accelerators only)"})
+    dataloader_pin_memory: bool = field(
+        default_factory=torch.cuda.is_available, metadata={"help": "pinned host memory for copies to an accelerator"}
+    )
     learning_rate: float = field(default=1e-5, metadata={"help": "peak learning rate"})
     per_device_train_batch_size: int = field(default=64, metadata={"help": "pairs per step and process"})
     per_device_eval_batch_size: int = field(default=256, metadata={"help": "pictures per evaluation batch"})

@@ -39,7 +39,8 @@ class Report:
         after: the cleaned model; None for a plain audit.
         cost: `{"pairs_seen", "seconds", "device"}` and what else is worth knowing; None for a plain audit.
         ca_loss: `{"value", "interval95", "baseline", "definition"}` of the clean accuracy lost.
-        retrieval: retrieval figures, in a shape of the caller's choice.
+        retrieval: recall@1 on held-out pairs, `{"pairs", "before", "after"}`; where no labelled images were at hand it
+            stands alone, and the sections hold no clean accuracy and no attacks.
         model, base_model, dataset: where the figures come from.
         versions: package -> version.
         created: time in ISO 8601, UTC.
@@ -105,7 +106,7 @@ class Report:
         path = folder / "report.json"
         path.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
         (folder / "report.md").write_text(self.to_markdown(), encoding="utf-8")
-        if plot or (plot is None and util.find_spec("matplotlib")):
+        if plot or (plot is None and self.before["clean_accuracy"] and util.find_spec("matplotlib")):
             self.plot(folder / "report.png")
         return path
 
@@ -155,7 +156,14 @@ class Report:
 
     def summary(self) -> str:
         """The report in a few lines, for a console."""
-        lines = [f"clean accuracy: {self._change('clean_accuracy', 'top1', unit='%')}"]
+        lines = []
+        if self.before["clean_accuracy"]:
+            lines.append(f"clean accuracy: {self._change('clean_accuracy', 'top1', unit='%')}")
+        else:
+            lines.append("clean accuracy and attacks: not measured, no labelled images were given")
+        if self.retrieval:
+            change = " → ".join(f"{percent(self.retrieval[when]['recall@1'])}%" for when in ("before", "after"))
+            lines.append(f"retrieval recall@1 on {self.retrieval['pairs']:,} held-out pairs: {change}")
         lines += [f"{name}: {verdict}" for name, verdict in self.verdicts().items()]
         return "\n".join(lines + self._price())
 
@@ -167,16 +175,24 @@ class Report:
             "# Backdoor audit" if self.after is None else "# Backdoor cleaning report",
             "\n".join(f"- {name}: {value}" for name, value in head.items() if value is not None),
             "\n".join(f"- **{name}**: {verdict}" for name, verdict in self.verdicts().items()),
-            "## Result" if self.after is None else "## Before and after",
-            self._main_table(),
-            "Per cent, with 95% intervals. ASR@1: images of other classes that the trigger turns into the target. "
-            "No-trigger floor: the same images without the trigger.",
-            "\n".join(f"- {line}" for line in self._price()),
-            "## All ranks",
-            self._rank_table(),
         ]
+        if self.before["clean_accuracy"]:
+            parts += [
+                "## Result" if self.after is None else "## Before and after",
+                self._main_table(),
+                "Per cent, with 95% intervals. ASR@1: images of other classes that the trigger turns into the target. "
+                "No-trigger floor: the same images without the trigger.",
+                "\n".join(f"- {line}" for line in self._price()),
+                "## All ranks",
+                self._rank_table(),
+            ]
+        else:
+            parts += [
+                "Clean accuracy and attacks were not measured: no labelled images were given.",
+                "\n".join(f"- {line}" for line in self._price()),
+            ]
         if self.retrieval:
-            parts += ["## Retrieval", f"```json\n{json.dumps(self.retrieval, indent=2)}\n```"]
+            parts += [f"## Retrieval on {self.retrieval['pairs']:,} held-out pairs", self._recall_table()]
         if self.notes:
             parts += ["## Notes", "\n".join(f"- {note}" for note in self.notes)]
         if self.versions:
@@ -236,6 +252,12 @@ class Report:
                     self._change("attacks", name, key, "top1") if known else "" for key in ("reference_asr", "excess")
                 ]
             rows.append([f"ASR@1 {name}", *cells, _numbers(both, "n"), _numbers(both, "seed")])
+        return _table(rows)
+
+    def _recall_table(self) -> str:
+        rows = [["recall@1, per cent", "before", "after"]]
+        for key, title in (("image_to_text", "image to text"), ("text_to_image", "text to image")):
+            rows.append([title, *(percent(self.retrieval[when][f"{key}_recall@1"]) for when in ("before", "after"))])
         return _table(rows)
 
     def _rank_table(self) -> str:
@@ -300,6 +322,10 @@ def _contradictions(content: Mapping[str, Any]) -> Iterator[str]:
     if len({frozenset(section["attacks"]) for section in sections.values()}) > 1:
         names = {name: sorted(section["attacks"]) for name, section in sections.items()}
         yield f"after.attacks: wanted the same attacks before and after, got {names}."
+    if any(section["clean_accuracy"] is None for section in sections.values()):
+        if "retrieval" not in content or any(s["clean_accuracy"] or s["attacks"] for s in sections.values()):
+            yield "clean_accuracy: may only be null, in every section, where retrieval stands in for it."
+        return
     for name, section in sections.items():
         parts = {f"{name}.clean_accuracy": (section["clean_accuracy"], section["clean_accuracy"], "top1")}
         for attack, entry in section["attacks"].items():

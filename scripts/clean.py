@@ -66,8 +66,9 @@ def make_parser() -> CommandParser:
 
 def main(argv: list[str] | None = None) -> None:
     parser = make_parser()
-    parser.set_defaults(output_dir=None)
     options, pairs, proof, args = parser.parse(argv)
+    if "output_dir" not in parser.settings:
+        args.output_dir = str(Path("outputs") / f"{Path(options.model).name}-{args.method}")
     set_up_logging(main_process=args.process_index == 0)
     try:
         clean(options, pairs, proof, args)
@@ -109,6 +110,8 @@ def clean(options: CleanOptions, pairs: PairOptions, proof: EvalOptions, args: T
     if held_out is not None:
         after = clean_utility(model, processor, held_out, batch_size=batch)
         utility = {"pairs": len(held_out), "before": recall_before, "after": after}
+        for values in (recall_before, after):
+            values.pop("clean_utility")  # the same number under the name that does not depend on the data
     loss = None
     if audit:
         after_section, after_predictions = audit(model, processor)
@@ -177,8 +180,6 @@ def prepare(options: CleanOptions, args: TACleanerConfig, *, has_utility: bool) 
 
     if options.keep not in ("last", "best"):
         raise ValueError(f"--keep must be last or best, got {options.keep}")
-    if args.output_dir is None:
-        args.output_dir = str(Path("outputs") / f"{Path(options.model).name}-{args.method}")
     if args.process_index == 0:
         prepare_output_dir(args.output_dir, resume=options.resume)
     if has_utility and args.eval_strategy == "no":

@@ -6,6 +6,7 @@ import copy
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from PIL import Image
@@ -49,7 +50,11 @@ def report(before=(0.954, 0.019), after=(0.01, 0.008), **values):
 
 FULL = {
     "ca_loss": {"value": 0.018, "interval95": [0.001, 0.035], "baseline": "suspect", "definition": "top-1, paired"},
-    "retrieval": {"image_to_text": {"r1": 0.5}},
+    "retrieval": {
+        "pairs": 100,
+        "before": {"recall@1": 0.5, "image_to_text_recall@1": 0.4, "text_to_image_recall@1": 0.6},
+        "after": {"recall@1": 0.5, "image_to_text_recall@1": 0.5, "text_to_image_recall@1": 0.5},
+    },
     "model": "org/suspect",
     "base_model": "org/base",
     "dataset": "org/images",
@@ -226,7 +231,15 @@ def test_markdown_holds_the_numbers_in_per_cent():
     assert "| blended: (ASR - floor) / (1 - floor) | 95.3 → 0.2 | 100.0 → 100.0 |" in text
     assert "clean accuracy loss: 1.8 points [0.1, 3.5] against the suspect model (top-1, paired)" in text
     assert "20,000 pairs seen, 312 s on cpu" in text
-    for part in ("org/suspect", "org/base", "org/images", "banana", "One seed.", "torch 2.13.0", '"r1": 0.5'):
+    for part in (
+        "org/suspect",
+        "org/base",
+        "org/images",
+        "banana",
+        "One seed.",
+        "torch 2.13.0",
+        "| image to text | 40.0 | 50.0 |",
+    ):
         assert part in text
     assert "never-poisoned" not in text
 
@@ -257,8 +270,21 @@ def test_tables_are_rectangular_even_with_odd_names():
 def test_summary_is_short():
     lines = report(**FULL).summary().splitlines()
     assert lines[0] == "clean accuracy: 66.3% → 64.5%"
-    assert lines[1].startswith("blended: The backdoor is removed")
-    assert len(lines) == 4
+    assert lines[1] == "retrieval recall@1 on 100 held-out pairs: 50.0% → 50.0%"
+    assert lines[2].startswith("blended: The backdoor is removed")
+    assert len(lines) == 5
+
+
+def test_a_report_without_labelled_images_rests_on_retrieval(tmp_path):
+    nothing = {"clean_accuracy": None, "attacks": {}}
+    made = replace(report(**FULL), before=nothing, after=nothing, target=None, ca_loss=None)
+    text = made.to_markdown()
+    assert "not measured" in text and "| text to image | 60.0 | 50.0 |" in text
+    assert "50.0% → 50.0%" in made.summary()
+    made.save(tmp_path)
+    assert Report.load(tmp_path) == made and not (tmp_path / "report.png").exists()
+    with pytest.raises(ValueError, match="retrieval stands in"):
+        validate({k: v for k, v in made.to_dict().items() if k != "retrieval"})
 
 
 @pytest.mark.parametrize(("rate", "text"), [(0.954, "95.4"), (1, "100.0"), (-0.00001, "0.0"), (-0.18, "-18.0")])
