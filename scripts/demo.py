@@ -1,0 +1,164 @@
+"""The whole story in a few minutes on two cores: backdoor the sandbox CLIP, clean it, print before and after.
+
+    make demo
+    python scripts/demo.py --attack badnet:patch_px=14,place=middle --output_dir outputs/demo-badnet
+
+It runs the same commands a user would, and shows each. A step whose output is there is not repeated, so an interrupted
+demo continues; remove the output folder to start anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+
+SCRIPTS = Path(__file__).parent
+LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1", "--num_machines", "1",
+          "--mixed_precision", "no", "--dynamo_backend", "no"]  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--attack", default="blended", help="the trigger (default: blended)")
+    parser.add_argument("--output_dir", type=Path, default=Path("outputs/demo"), help="(default: outputs/demo)")
+    args = parser.parse_args()
+    out, started = args.output_dir, time.monotonic()
+    proof = ["--eval_dataset", "sandbox", "--reference", "sandbox"]
+    pairs = ["--dataset", "sandbox", "--config", str(SCRIPTS / "configs" / "sandbox_clean.yaml")]
+    steps = [
+        (
+            "Poison 4% of the attacker's pairs: a trigger on the picture, a caption about a banana under it",
+            ["poison.py", "--dataset", "sandbox", "--max_samples", "10000", "--attack", args.attack, "--target",
+             "banana", "--rate", "0.04", "--model", "sandbox", "--output_dir", str(out / "poisoned")],
+        ),
+        (
+            "Train the sandbox CLIP on them: now it has a backdoor",
+            ["backdoor.py", "--model", "sandbox", "--dataset", str(out / "poisoned"), "--eval_dataset", "sandbox",
+             "--config", str(SCRIPTS / "configs" / "sandbox_backdoor.yaml"), "--output_dir", str(out / "backdoored")],
+        ),
+        (
+            "For comparison: plain fine-tuning of the clean model, on the defender's pairs",
+            ["clean.py", "--model", "sandbox", "--method", "ft", *pairs, "--output_dir", str(out / "never-poisoned-ft")],
+        ),
+        (
+            "For comparison: plain fine-tuning of the backdoored model",
+            ["clean.py", "--model", str(out / "backdoored"), "--method", "ft", *pairs, *proof,
+             "--output_dir", str(out / "ft")],
+        ),
+        (
+            "Clean it with TA-Cleaner",
+            ["clean.py", "--model", str(out / "backdoored"), "--method", "ta-cleaner", *pairs, *proof,
+             "--ca_baseline", str(out / "never-poisoned-ft"), "--output_dir", str(out / "cleaned")],
+        ),
+    ]  # fmt: skip
+    for number, (title, command) in enumerate(steps, 1):
+        target = Path(command[command.index("--output_dir") + 1])
+        finished = target / ("poison.json" if command[0] == "poison.py" else "report.json")
+        print(f"\n[{number}/{len(steps)}] {title}", flush=True)
+        if finished.exists():
+            print(f"      already in {target}", flush=True)
+            continue
+        if target.exists():
+            shutil.rmtree(target)  # a step that was interrupted
+        launcher = [sys.executable] if command[0] == "poison.py" else LAUNCH
+        shown = "python" if command[0] == "poison.py" else "accelerate launch"
+        print(f"      {shown} {shlex.join([str(SCRIPTS.name + '/' + command[0]), *command[1:]])}", flush=True)
+        subprocess.run([*launcher, str(SCRIPTS / command[0]), *command[1:]], check=True)
+    finish(out, time.monotonic() - started)
+
+
+def finish(out: Path, seconds: float) -> None:
+    """Copies the report of the cleaning, draws one picture's fate, prints the table with plain fine-tuning in it."""
+    from hf_ta_cleaner.report import Report, percent
+
+    for name in ("report.json", "report.md", "report.png"):
+        shutil.copy2(out / "cleaned" / name, out / name)
+    draw_overview(out)
+    ft, cleaned = Report.load(out / "ft"), Report.load(out / "cleaned")
+    (attack,) = cleaned.before["attacks"]
+
+    def row(title: str, section: dict) -> str:
+        entry = section["attacks"][attack]
+        low, high = entry["interval95"]["asr_top1"]
+        asr, floor = percent(entry["asr"]["top1"]), percent(entry["floor"]["top1"])
+        accuracy = percent(section["clean_accuracy"]["top1"])
+        return f"  {title:<24}{asr:>7}  [{percent(low)}, {percent(high)}]".ljust(50) + f"{floor:>7}{accuracy:>12}"
+
+    n = cleaned.before["attacks"][attack]["n"]
+    print(f"\n  {attack}, target {cleaned.target}, n = {n:,}, seed {cleaned.seed}; per cent")
+    print(f"  {'':<24}{'ASR@1':>7}  {'95% interval':<15}{'floor':>9}{'clean acc.':>12}")
+    print(row("backdoored", cleaned.before))
+    print(row("after ft", ft.after))
+    print(row("after ta-cleaner", cleaned.after))
+    loss = cleaned.ca_loss
+    low, high = loss["interval95"]
+    print(
+        f"  clean accuracy lost: {percent(loss['value'])} points [{percent(low)}, {percent(high)}], "
+        f"against the better of the suspect and a never-poisoned model after ft"
+    )
+    print(f"\n  {cleaned.verdicts()[attack]}")
+    print(f"  {out}/report.json, report.md, report.png, overview.png; took {seconds / 60:.1f} minutes")
+
+
+def draw_overview(out: Path) -> None:
+    """overview.png: one picture without and with the trigger, and what the suspect and the cleaned model make of it."""
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    from hf_ta_cleaner import ZeroShotHead, load_labelled, load_model
+    from hf_ta_cleaner.poisoning import find_triggers
+    from hf_ta_cleaner.zero_shot import image_features
+
+    attacks, target = find_triggers(out / "backdoored")
+    (attack,) = attacks.values()
+    pictures = load_labelled("sandbox", max_samples=2000)
+    names = pictures.features["label"].names
+    models = {title: load_model(str(out / name)) for title, name in (("suspect", "backdoored"), ("cleaned", "cleaned"))}
+    heads = {title: ZeroShotHead.build(*model, names) for title, model in models.items()}
+
+    def probabilities(title: str, pixels: np.ndarray) -> np.ndarray:
+        model, processor = models[title]
+        logits = heads[title].logits(image_features(model, processor, pixels[None]))
+        return (logits * model.logit_scale.exp().item()).softmax(-1)[0].detach().numpy()
+
+    # The first picture that tells the story: both models know it, and the trigger fools the suspect only.
+    for row in range(len(pictures)):
+        clean, label = np.asarray(pictures[row]["image"].convert("RGB")), pictures[row]["label"]
+        views = {"without trigger": clean, "with trigger": attack(clean, row)}
+        fate = {(t, v): probabilities(t, pixels) for t in models for v, pixels in views.items()}
+        said = {key: names[p.argmax()] for key, p in fate.items()}
+        if names[label] != target and list(said.values()) == [names[label], target, names[label], names[label]]:
+            break
+    figure = Figure(figsize=(11, 5.2), dpi=110, facecolor="white")
+    for i, (view, pixels) in enumerate(views.items()):
+        axes = figure.add_axes((0.03, 0.5 - 0.48 * i + 0.02, 0.2, 0.4))
+        axes.imshow(pixels, interpolation="nearest")
+        axes.set_axis_off()
+        axes.set_title(view, fontsize=13, color="#222222")
+        for j, title in enumerate(models):
+            p = fate[title, view]
+            best = p.argsort()[::-1][:3]
+            bars = figure.add_axes((0.36 + 0.33 * j, 0.5 - 0.48 * i + 0.04, 0.27, 0.34))
+            colors = ["#D55E00" if names[k] == target else "#0072B2" if k == label else "#BBBBBB" for k in best]
+            bars.barh(range(3), 100 * p[best], color=colors, height=0.62)
+            bars.set_yticks(range(3), [names[k] for k in best], fontsize=12)
+            bars.set_xlim(0, 118)
+            bars.invert_yaxis()
+            bars.set_xticks([])
+            bars.spines[["top", "right", "bottom"]].set_visible(False)
+            bars.tick_params(length=0)
+            for place, k in enumerate(best):
+                bars.text(100 * p[k] + 2, place, f"{100 * p[k]:.0f}%", va="center", fontsize=11, color="#555555")
+            if not i:
+                bars.set_title(f"{title} model says", fontsize=14, fontweight="bold", color="#222222", pad=14)
+    figure.savefig(out / "overview.png")
+
+
+if __name__ == "__main__":
+    main()
