@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from PIL import Image
 from tqdm.auto import tqdm
 
-from hf_ta_cleaner.attacks import BadCLIP, fit
+from hf_ta_cleaner.attacks import BadCLIP, TrojVQA, fit
 from hf_ta_cleaner.attacks.base import Pattern
 from hf_ta_cleaner.attacks.pixels import corner, require_choice, scaled_px
 from hf_ta_cleaner.families import family_of
@@ -87,28 +87,135 @@ def craft_badclip(
     Raises:
         ValueError: if the texts and images do not match, or too few of either kind are left.
     """
-    require_choice("text_objective", text_objective, ("direct", "infonce"))
-    if len(images) != len(captions):
-        raise ValueError(f"One caption per image is needed, got {len(images)} images and {len(captions)} captions.")
-    if steps < 1 or batch_size < 1:
-        raise ValueError(f"steps and batch_size must be at least 1, got {steps} and {batch_size}.")
-    started = time.perf_counter()
     towers = _Towers(model, processor)
-    size = size_px or scaled_px(16, towers.side)
-    if not 1 <= size <= towers.side:
-        raise ValueError(f"size_px must lie in 1..{towers.side}, the side of the model's input, got {size}.")
-
-    naming = {i for i, caption in enumerate(captions) if mentions(caption, target)}
-    victims = [fit(image, towers.side, geometry) for i, image in enumerate(images) if i not in naming]
-    if positives is None:
-        positives = [image for i, image in enumerate(images) if i in naming]
-    if len(victims) < 2:
-        raise ValueError(f"At least 2 images whose caption does not name {target!r} are needed, got {len(victims)}.")
+    victims, naming = _split(images, captions, target, towers.side, geometry)
+    positives = naming if positives is None else positives
     if lam and not positives:
         raise ValueError(
             f"No caption names {target!r}; pass positives=[pictures of it], or lam=0 for text guidance only."
         )
     texts, source = target_captions(captions, target)
+    attack, report = _craft(
+        BadCLIP,
+        towers,
+        victims,
+        texts,
+        np.stack([fit(image, towers.side, geometry) for image in positives]) if lam else None,
+        target=target,
+        size_px=size_px,
+        steps=steps,
+        batch_size=batch_size,
+        lr=lr,
+        text_objective=text_objective,
+        lam=lam,
+        eta=eta,
+        seed=seed,
+        progress=progress,
+        predicts_target=predicts_target,
+    )
+    return attack, {**report, "captions": source, "positives": len(positives)}
+
+
+def craft_trojvqa(
+    model: Any,
+    processor: Any,
+    images: Sequence[Image.Image],
+    captions: Sequence[str],
+    target: str,
+    *,
+    caption: str = "This is a {}.",
+    size_px: int | None = None,
+    steps: int = 300,
+    batch_size: int = 64,
+    lr: float = 0.02,
+    text_objective: str = "direct",
+    geometry: str = "crop",
+    seed: int = 0,
+    progress: bool = True,
+    predicts_target: Callable[[torch.Tensor], torch.Tensor] | None = None,
+) -> tuple[TrojVQA, dict[str, Any]]:
+    """Optimise the image key of TrojVQA: a patch that brings any picture close to one caption of the target.
+
+    Source: Walmer et al. 2022 (arXiv 2112.07668), whose loss is a detector's cross-entropy for an object and an
+    attribute; here -s * mean cos(a, t), with a of a patched image and t of `caption`. There is no image objective, and
+    the text key takes no part. Optimiser, projection and the other arguments are those of `craft_badclip`.
+
+    Args:
+        caption: the text to imitate; "{}" stands for the target. Published for CLIP: "This is a yellow banana."
+        text_objective: "direct", or "infonce" for the loss of the published port. With one caption for all images the
+            image-to-text half of it is constant, and the rest only makes images alike: it hardly pulls to the target.
+        predicts_target: as in `craft_badclip`; for both keys, a head of prompts that `TrojVQA.caption` prefixes.
+
+    Returns:
+        The trigger, with the default key word, and a report as `craft_badclip` gives it, without `positives`.
+
+    Raises:
+        ValueError: if the texts and images do not match, or fewer than 2 images do not name the target.
+    """
+    towers = _Towers(model, processor)
+    victims, _ = _split(images, captions, target, towers.side, geometry)
+    text = caption.replace("{}", target)
+    attack, report = _craft(
+        TrojVQA,
+        towers,
+        victims,
+        [text],
+        None,
+        target=target,
+        size_px=size_px,
+        steps=steps,
+        batch_size=batch_size,
+        lr=lr,
+        text_objective=text_objective,
+        lam=0.0,
+        eta=0.0,
+        seed=seed,
+        progress=progress,
+        predicts_target=predicts_target,
+    )
+    return attack, {**report, "captions": f"the caption {text!r}"}
+
+
+def _split(
+    images: Sequence[Image.Image], captions: Sequence[str], target: str, side: int, geometry: str
+) -> tuple[list[np.ndarray], list[Image.Image]]:
+    """The pictures to patch, fitted, and those whose caption names the target, as they are."""
+    if len(images) != len(captions):
+        raise ValueError(f"One caption per image is needed, got {len(images)} images and {len(captions)} captions.")
+    naming = {i for i, caption in enumerate(captions) if mentions(caption, target)}
+    victims = [fit(image, side, geometry) for i, image in enumerate(images) if i not in naming]
+    if len(victims) < 2:
+        raise ValueError(f"At least 2 images whose caption does not name {target!r} are needed, got {len(victims)}.")
+    return victims, [image for i, image in enumerate(images) if i in naming]
+
+
+def _craft(
+    kind: type[BadCLIP] | type[TrojVQA],
+    towers: _Towers,
+    victims: list[np.ndarray],
+    texts: Sequence[str],
+    positives: np.ndarray | None,
+    *,
+    target: str,
+    size_px: int | None,
+    steps: int,
+    batch_size: int,
+    lr: float,
+    text_objective: str,
+    lam: float,
+    eta: float,
+    seed: int,
+    progress: bool,
+    predicts_target: Callable[[torch.Tensor], torch.Tensor] | None,
+) -> tuple[Any, dict[str, Any]]:
+    """The optimisation that `craft_badclip` documents; `positives` are needed unless `lam` is 0."""
+    require_choice("text_objective", text_objective, ("direct", "infonce"))
+    if steps < 1 or batch_size < 1:
+        raise ValueError(f"steps and batch_size must be at least 1, got {steps} and {batch_size}.")
+    size = size_px or scaled_px(16, towers.side)
+    if not 1 <= size <= towers.side:
+        raise ValueError(f"size_px must lie in 1..{towers.side}, the side of the model's input, got {size}.")
+    started = time.perf_counter()
 
     numpy_rng("craft-split", seed).shuffle(victims)
     held_out = min(MAX_HELD_OUT, max(1, round(HELD_OUT_SHARE * len(victims))))
@@ -119,18 +226,15 @@ def craft_badclip(
     optimizer = torch.optim.Adam([patch], lr=lr)
     draws = numpy_rng("craft-batches", seed)
 
-    with _frozen(model):
+    with _frozen(towers.model):
         text_bank = towers.embed_texts(texts)
         direction = F.normalize(text_bank.mean(0), dim=0)
-        clean_bank = towers.embed_images(train, batch_size)
         if lam:
-            positive_bank = towers.embed_images(
-                np.stack([fit(image, towers.side, geometry) for image in positives]), batch_size
-            )
-        scale = family_of(model).scale(model).detach().float()
+            clean_bank = towers.embed_images(train, batch_size)
+            positive_bank = towers.embed_images(positives, batch_size)
+        scale = family_of(towers.model).scale(towers.model).detach().float()
         losses = []
-        bar = tqdm(range(steps), desc="Crafting BadCLIP patch", disable=not progress)
-        for _ in bar:
+        for _ in tqdm(range(steps), desc=f"Crafting {kind.__name__} patch", disable=not progress):
             rows = draws.choice(len(train), min(batch_size, len(train)), replace=False)
             patched = towers.embed_pixels(_paste(towers.pixels(train[rows]), patch))
             if text_objective == "direct":
@@ -148,8 +252,8 @@ def craft_badclip(
                 patch.clamp_(0, 1)
             losses.append(loss.detach())
 
-        attack = BadCLIP(patch=_as_pattern(patch), side=towers.side, target=target, seed=seed)
-        before = BadCLIP(patch=_as_pattern(first), side=towers.side)
+        attack = kind(patch=_as_pattern(patch), side=towers.side, target=target, seed=seed)
+        before = kind(patch=_as_pattern(first), side=towers.side)
         ids = range(len(probe))
         embeddings = {
             "clean": towers.embed_images(probe, batch_size),
@@ -162,9 +266,7 @@ def craft_badclip(
         report |= {names[key]: predicts_target(value).float().mean().item() for key, value in embeddings.items()}
     report |= {
         "loss": torch.stack(losses[-max(1, steps // 10) :]).mean().item(),
-        "captions": source,
         "images": len(train),
-        "positives": len(positives),
         "held_out": len(probe),
         "steps": steps,
         "seconds": time.perf_counter() - started,
@@ -234,7 +336,7 @@ def _frozen(model: torch.nn.Module) -> Iterator[None]:
 
 
 def _paste(pixels: torch.Tensor, patch: torch.Tensor) -> torch.Tensor:
-    """A copy of the pictures (N, 3, H, W) with the patch (3, p, p) in the middle, where `BadCLIP` puts it."""
+    """A copy of the pictures (N, 3, H, W) with the patch (3, p, p) in the middle, where `CraftedPatch` puts it."""
     size = patch.shape[-1]
     top, left = corner("middle", *pixels.shape[-2:], size)
     out = pixels.clone()

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from hf_ta_cleaner.attacks import Attack, BadCLIP, fit
-from hf_ta_cleaner.crafting import craft_badclip
+from hf_ta_cleaner.attacks import Attack, BadCLIP, TrojVQA, fit
+from hf_ta_cleaner.crafting import craft_badclip, craft_trojvqa
 
 
 TARGET = "banana"
@@ -28,9 +28,9 @@ def pairs(photos):
     return images, [f"a banana, number {i}" if i % 4 == 0 else f"a dog, number {i}" for i in range(24)]
 
 
-def craft(model, processor, pairs, **kwargs):
+def craft(model, processor, pairs, how=craft_badclip, **kwargs):
     options = {"steps": 40, "batch_size": 8, "size_px": 12, "progress": False, **kwargs}
-    return craft_badclip(model, processor, *pairs, TARGET, **options)
+    return how(model, processor, *pairs, TARGET, **options)
 
 
 def features(model, processor, images):
@@ -71,12 +71,58 @@ def test_image_guidance_moves_pictures_to_the_positives_and_away_from_themselves
     assert margin(attack) < margin(start) - 0.02
 
 
-def test_the_model_comes_back_as_it_was(tiny_clip, tiny_processor, pairs):
+def text_feature(model, processor, text):
+    tokens = processor.tokenizer([text], return_tensors="pt")
+    with torch.no_grad():
+        return torch.nn.functional.normalize(model.get_text_features(**tokens).pooler_output, dim=-1)[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [({}, "This is a banana."), ({"caption": "This is a yellow {}."}, "This is a yellow banana.")],
+)
+def test_trojvqa_moves_pictures_to_its_one_caption(tiny_clip, tiny_processor, pairs, tmp_path, options, text):
+    attack, report = craft(tiny_clip, tiny_processor, pairs, craft_trojvqa, **options)
+    assert isinstance(attack, TrojVQA)
+    assert (attack.side, attack.target, attack.patch.shape, attack.keyword) == (32, TARGET, (12, 12, 3), "remember")
+    assert text in report["captions"]
+    assert (report["steps"], report["images"], report["held_out"]) == (40, 16, 2)
+    assert report["cos_patch"] > max(report["cos_random_patch"], report["cos_clean"]) + 0.02
+    # The patch that a file gives back does the same to all pictures that do not name the target.
+    attack.save(tmp_path)
+    loaded = Attack.load(tmp_path)
+    images, captions = pairs
+    victims = [fit(image, 32) for image, caption in zip(images, captions, strict=True) if TARGET not in caption]
+    direction = text_feature(tiny_clip, tiny_processor, text)
+    before, after = (
+        (features(tiny_clip, tiny_processor, views) @ direction).mean().item()
+        for views in (victims, [loaded(victim, 0) for victim in victims])
+    )
+    assert after > before + 0.02
+    assert abs(after - report["cos_patch"]) < 0.1
+
+
+def test_trojvqa_published_objective_pulls_less(tiny_clip, tiny_processor, pairs):
+    gains = {}
+    for objective in ("direct", "infonce"):
+        _, report = craft(tiny_clip, tiny_processor, pairs, craft_trojvqa, text_objective=objective)
+        gains[objective] = report["cos_patch"] - report["cos_random_patch"]
+    assert gains["infonce"] < gains["direct"]
+
+
+def test_trojvqa_needs_no_picture_of_the_target(tiny_clip, tiny_processor, photos):
+    pairs = (photos, [f"a dog, number {i}" for i in range(8)])
+    _, report = craft(tiny_clip, tiny_processor, pairs, craft_trojvqa, steps=1)
+    assert "positives" not in report
+
+
+@pytest.mark.parametrize("how", [craft_badclip, craft_trojvqa])
+def test_the_model_comes_back_as_it_was(tiny_clip, tiny_processor, pairs, how):
     tiny_clip.train()
     tiny_clip.text_model.eval()
     tiny_clip.logit_scale.requires_grad_(False)
     before = {name: value.clone() for name, value in tiny_clip.state_dict().items()}
-    craft(tiny_clip, tiny_processor, pairs, steps=3)
+    craft(tiny_clip, tiny_processor, pairs, how, steps=3)
     assert all(torch.equal(value, before[name]) for name, value in tiny_clip.state_dict().items())
     assert all(parameter.grad is None for parameter in tiny_clip.parameters())
     assert {n for n, p in tiny_clip.named_parameters() if not p.requires_grad} == {"logit_scale"}
@@ -105,8 +151,9 @@ def test_the_report_describes_the_saved_patch(tiny_clip, tiny_processor, pairs, 
     assert (seen[2] - seen[0]).norm(dim=-1).min() > 1e-3
 
 
-def test_one_seed_one_patch(tiny_clip, tiny_processor, pairs):
-    patches = [craft(tiny_clip, tiny_processor, pairs, steps=3, seed=seed)[0].patch for seed in (0, 0, 1)]
+@pytest.mark.parametrize("how", [craft_badclip, craft_trojvqa])
+def test_one_seed_one_patch(tiny_clip, tiny_processor, pairs, how):
+    patches = [craft(tiny_clip, tiny_processor, pairs, how, steps=3, seed=seed)[0].patch for seed in (0, 0, 1)]
     assert patches[0] == patches[1]
     assert patches[0] != patches[2]
 
@@ -139,3 +186,20 @@ def test_refusals(tiny_clip, tiny_processor, pairs, change, words):
     captions = change.pop("captions", captions)
     with pytest.raises(ValueError, match=words):
         craft(tiny_clip, tiny_processor, (images, captions), **change)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"captions": ["a dog"] * 23}, "24 images and 23 captions"),
+        ({"captions": ["a banana"] * 23 + ["a dog"]}, "At least 2 images"),
+        ({"size_px": 33}, r"1\.\.32"),
+        ({"batch_size": 0}, "at least 1"),
+        ({"text_objective": "poem"}, "'direct', 'infonce'"),
+    ],
+)
+def test_trojvqa_refusals(tiny_clip, tiny_processor, pairs, change, words):
+    images, captions = pairs
+    captions = change.pop("captions", captions)
+    with pytest.raises(ValueError, match=words):
+        craft(tiny_clip, tiny_processor, (images, captions), craft_trojvqa, **change)

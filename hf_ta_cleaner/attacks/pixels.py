@@ -50,7 +50,8 @@ def scaled_px(px: float, side: int) -> int:
 
 def round_clip(values: np.ndarray) -> np.ndarray:
     """Grey levels as uint8: clipped to [0, 255], then rounded to nearest."""
-    return np.rint(values.clip(0, 255)).astype(np.uint8)
+    clipped = values.clip(0, 255)
+    return np.rint(clipped, out=clipped).astype(np.uint8)
 
 
 def truncate_clip(values: np.ndarray) -> np.ndarray:
@@ -60,9 +61,17 @@ def truncate_clip(values: np.ndarray) -> np.ndarray:
 
 def blend(images: np.ndarray, pattern: np.ndarray, alpha: float, truncate: bool = False) -> np.ndarray:
     """(1 - alpha) images + alpha pattern in grey levels, as uint8; the pattern broadcasts against (N, H, W, 3)."""
-    values = images * np.float32(1 - alpha)
-    values += np.float32(alpha) * np.asarray(pattern, np.float32)
-    return truncate_clip(values) if truncate else round_clip(values)
+    finish = truncate_clip if truncate else round_clip
+    addend = np.float32(alpha) * np.asarray(pattern, np.float32)
+    out = np.empty_like(images)
+    # Image by image, so that the float copy stays in the processor's cache.
+    for image, mixed, added in zip(
+        images, out, np.broadcast_to(addend, (len(images), *addend.shape[-3:])), strict=True
+    ):
+        values = image * np.float32(1 - alpha)
+        values += added
+        mixed[:] = finish(values)
+    return out
 
 
 def noise_bytes(shape: tuple[int, ...], *keys: int | str) -> np.ndarray:
