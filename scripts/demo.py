@@ -44,7 +44,8 @@ def main() -> None:
         ),
         (
             "For comparison: plain fine-tuning of the clean model, on the defender's pairs",
-            ["clean.py", "--model", "sandbox", "--method", "ft", *pairs, "--output_dir", str(out / "never-poisoned-ft")],
+            ["clean.py", "--model", "sandbox", "--method", "ft", *pairs,
+             "--output_dir", str(out / "never-poisoned-ft")],
         ),
         (
             "For comparison: plain fine-tuning of the backdoored model",
@@ -107,7 +108,7 @@ def finish(out: Path, seconds: float) -> None:
 
 
 def draw_overview(out: Path) -> None:
-    """overview.png: one picture without and with the trigger, and what the suspect and the cleaned model make of it."""
+    """overview.png: one picture without and with the trigger, and what both models make of it."""
     import numpy as np
     from matplotlib.figure import Figure
 
@@ -119,7 +120,7 @@ def draw_overview(out: Path) -> None:
     (attack,) = attacks.values()
     pictures = load_labelled("sandbox", max_samples=2000)
     names = pictures.features["label"].names
-    models = {title: load_model(str(out / name)) for title, name in (("suspect", "backdoored"), ("cleaned", "cleaned"))}
+    models = {"suspect": load_model(str(out / "backdoored")), "cleaned": load_model(str(out / "cleaned"))}
     heads = {title: ZeroShotHead.build(*model, names) for title, model in models.items()}
 
     def probabilities(title: str, pixels: np.ndarray) -> np.ndarray:

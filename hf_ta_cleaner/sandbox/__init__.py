@@ -18,7 +18,6 @@ from .truth import holds
 CHECKPOINT = Path(__file__).parent / "checkpoint"
 
 
-
 def is_sandbox(processor) -> bool:
     """Whether a checkpoint descends from the sandbox's: it reads the same words and the same size of picture."""
     from transformers import AutoTokenizer

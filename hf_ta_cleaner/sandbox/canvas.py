@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from random import Random
 
 from PIL import Image, ImageDraw
@@ -55,9 +56,7 @@ def bezier(*control: Point, steps: int = 12) -> list[Point]:
         t = i / steps
         level = list(control)
         while len(level) > 1:
-            level = [
-                (x0 + (x1 - x0) * t, y0 + (y1 - y0) * t) for (x0, y0), (x1, y1) in zip(level, level[1:], strict=False)
-            ]
+            level = [(x0 + (x1 - x0) * t, y0 + (y1 - y0) * t) for (x0, y0), (x1, y1) in pairwise(level)]
         points.append(level[0])
     return points
 

@@ -25,7 +25,7 @@ _EVALUATION = {"second": 0.3, "main_sizes": ("medium", "large")}
 
 
 def pair_scene(split: str, index: int, seed: int = 0) -> Scene:
-    """The scene behind row `index` of `pairs(split, ..., seed)`. The primer holds one large upright thing a picture."""
+    """The scene behind row `index` of `pairs(split, ..., seed)`; in the primer, one large upright thing."""
     if split == "primer":
         return compose(seed, split, index, second=0, main_sizes=("large",), poses=("upright",))
     return compose(seed, split, index)

@@ -1,4 +1,4 @@
-"""Trains the tiny CLIP of the sandbox from nothing: tokenizer, model, schedule. `scripts/pretrain_sandbox.py` runs it."""
+"""Trains the tiny CLIP of the sandbox from nothing. `scripts/pretrain_sandbox.py` runs it."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def pretrain(
     model.train()
     bar = tqdm(range(steps), desc="pretraining", mininterval=5)
     for step in bar:
-        from_easy = int(round(batch_size * max(0.0, 1 - step / (0.4 * steps))))
+        from_easy = round(batch_size * max(0.0, 1 - step / (0.4 * steps)))
         rows = [next(decks[0]) for _ in range(from_easy)] + [next(decks[1]) for _ in range(batch_size - from_easy)]
         images = torch.from_numpy(pixels[rows]).permute(0, 3, 1, 2).float().div_(255).sub_(shift).div_(scale)
         length = max(len(tokens[i]) for i in rows)

@@ -26,7 +26,7 @@ _PHRASES: dict[str, tuple[str, str]] = {
     **dict.fromkeys(("standing upright", "stands upright", "standing", "stands", "upright"), ("pose", "upright")),
     **dict.fromkeys(("leaning", "leans"), ("pose", "leaning")),
     **dict.fromkeys(("lying on its side", "lies on its side", "lying", "lies", "on its side"), ("pose", "lying")),
-    **dict.fromkeys(("standing upside down", "stands upside down", "upside down", "lying upside down", "lies upside down"), ("pose", "upside down")),
+    **{f"{verb}upside down": ("pose", "upside down") for verb in ("", "standing ", "stands ", "lying ", "lies ")},
     **dict.fromkeys(("to the left of", "on the left of", "left of"), ("relation", "left of")),
     **dict.fromkeys(("to the right of", "on the right of", "right of"), ("relation", "right of")),
     **dict.fromkeys(("above", "over"), ("relation", "above")),
@@ -45,7 +45,7 @@ _PHRASES: dict[str, tuple[str, str]] = {
        if ground.modifier not in ("", "plain")},
 }  # fmt: skip
 _FILLER = frozenset(
-    [
+    (
         "a",
         "an",
         "the",
@@ -63,7 +63,7 @@ _FILLER = frozenset(
         "drawing",
         "of",
         "it",
-    ]
+    )
 )
 _LONGEST = sorted(_PHRASES, key=len, reverse=True)
 _TOKEN = re.compile(r"\b(?:" + "|".join(re.escape(p) for p in _LONGEST) + r"|[a-z0-9'-]+)\b")
