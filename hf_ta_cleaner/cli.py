@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn, get_type_hints
 
 import yaml
+from tqdm.auto import tqdm
 from transformers import HfArgumentParser, TrainingArguments
 
 
@@ -55,12 +56,18 @@ class CommandParser(HfArgumentParser):
             if not issubclass(kind, TrainingArguments):
                 inherited -= {f.name for f in dataclasses.fields(kind)}
         for action in self._actions:
-            if f"--{action.dest}" in action.option_strings:  # HfArgumentParser adds --some-flag beside --some_flag
+            if action.dest not in _OWN:  # HfArgumentParser adds --some-flag beside --some_flag
                 action.option_strings = [o for o in action.option_strings if "-" not in o[2:]]
+            if isinstance(action, argparse._StoreFalseAction):
+                action.help = f"the opposite of --{action.dest}"
             if action.dest in inherited:
                 action.hidden_help, action.help = action.help, argparse.SUPPRESS
             elif "default" not in (action.help or "") and _worth_showing(action):
                 action.help = f"{action.help} (default: {action.default})"
+        self._declared = {
+            action.dest: self._get_value(action, action.default) if isinstance(action.default, str) else action.default
+            for action in reversed(self._actions)
+        }
 
     def parse(self, argv: Sequence[str] | None = None) -> tuple[Any, ...]:
         """Parses `argv` (default: the process's own) into one object per dataclass. Ends the program on bad input."""
@@ -82,27 +89,23 @@ class CommandParser(HfArgumentParser):
         try:
             values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
         except (OSError, yaml.YAMLError) as error:
-            raise ConfigError(f"--config {path} cannot be read: {error}") from error
+            raise ConfigError(f"--config {path} cannot be read: {' '.join(str(error).split())}") from error
         if not isinstance(values, dict):
             raise ConfigError(f"--config {path} must map flags to values, got {type(values).__name__}")
-        actions = {action.dest: action for action in self._actions if action.dest not in _OWN}
-        if unknown := sorted(set(values) - set(actions)):
+        actions = {action.dest: action for action in reversed(self._actions) if action.dest not in _OWN}
+        if unknown := sorted(set(values) - set(actions), key=str):
             raise ConfigError(f"--config {path}: unknown keys {', '.join(map(str, unknown))}; --help-all lists all")
+        hints = {name: str(hint) for kind in self.dataclass_types for name, hint in get_type_hints(kind).items()}
         for name, value in values.items():
-            action = actions[name]
-            action.required = False
-            # YAML reads 1e-3 as a string; argparse converts defaults only when they are strings.
-            wants_text = action.type in (None, str) or isinstance(value, (bool, list, dict, type(None)))
-            self.set_defaults(**{name: value if wants_text else str(value)})
+            try:
+                self.set_defaults(**{name: _from_yaml(value, actions[name], hints[name])})
+            except ConfigError as error:
+                raise ConfigError(f"--config {path}: {name}: {error}") from error
+            actions[name].required = False
 
     def _settings(self, namespace: argparse.Namespace) -> dict[str, Any]:
-        """What differs from the defaults of the dataclasses, as plain values."""
-        defaults = {}
-        for kind in self.dataclass_types:
-            for item in dataclasses.fields(kind):
-                factory = item.default_factory
-                defaults[item.name] = factory() if factory is not dataclasses.MISSING else item.default
-        given = {k: v for k, v in vars(namespace).items() if k in defaults and v != defaults[k]}
+        """What differs from the declared defaults, as plain values."""
+        given = {k: v for k, v in vars(namespace).items() if k not in _OWN and v != self._declared[k]}
         return {k: str(v) if isinstance(v, Path) else v for k, v in given.items()}
 
     def _build(self, namespace: argparse.Namespace) -> tuple[Any, ...]:
@@ -140,7 +143,7 @@ class PairOptions:
             split=self.split or split,
             image_column=self.image_column,
             caption_column=self.caption_column,
-            max_samples=self.max_samples or max_samples,
+            max_samples=max_samples if self.max_samples is None else self.max_samples,
         )
         return clean_rows(pairs)[0]
 
@@ -254,6 +257,21 @@ def _config_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _from_yaml(value: Any, action: argparse.Action, hint: str) -> Any:
+    """The value as a default of its flag. Strings are converted by argparse: YAML takes 1e-3 for one."""
+    if value is None:
+        if action.default is not None or action.required:
+            raise ConfigError("got nothing; give a value, or leave the key out")
+        return None
+    if action.nargs == "+":
+        return [str(item) for item in (value if isinstance(value, list) else [value])]
+    if isinstance(value, bool) and "bool" not in hint:
+        raise ConfigError(f"got {value}; YAML reads yes, no, on and off as true or false, so write it in quotes")
+    if isinstance(value, (list, dict)) and type(value).__name__ not in hint:
+        raise ConfigError(f"wanted one value, got {value}")
+    return value if isinstance(value, (bool, list, dict)) else str(value)
+
+
 def _worth_showing(action: argparse.Action) -> bool:
     return bool(action.option_strings) and action.default not in (None, "", [], argparse.SUPPRESS, False)
 
@@ -267,7 +285,7 @@ def set_up_logging(*, main_process: bool) -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
-def fail(error: Exception) -> None:
+def fail(error: Exception | str, code: int = 2) -> NoReturn:
     """Ends the program with the error's message and without a traceback: the message says what to do."""
-    print(f"error: {error}", file=sys.stderr)
-    raise SystemExit(2)
+    tqdm.write(f"error: {error}", file=sys.stderr)  # on a line of its own, even below a progress bar
+    raise SystemExit(code)

@@ -41,9 +41,10 @@ class TACleanerConfig(TrainingArguments):
 
     Defaults that differ from `TrainingArguments`: `learning_rate` 1e-5, `per_device_train_batch_size` 64,
     `num_train_epochs` 10, `warmup_steps` 50, cosine decay and `weight_decay` 0.1 (the CleanCLIP recipe);
-    `dataloader_drop_last` (a contrastive batch must be whole); `remove_unused_columns` off (the collator reads
-    pictures); `save_strategy` epoch, `save_total_limit` 2, `logging_steps` 10, `logging_nan_inf_filter` off (a
-    diverged run must be seen), `report_to` none, `ddp_find_unused_parameters` off (all weights are used).
+    `dataloader_drop_last` (a contrastive batch must be whole, so it cannot be switched off); `remove_unused_columns`
+    off (the collator reads pictures); `save_strategy` epoch, `save_total_limit` 2, `metric_for_best_model`
+    clean_utility where a best model is kept, `logging_steps` 10, `logging_nan_inf_filter` off (a diverged run must
+    be seen), `report_to` none, `ddp_find_unused_parameters` off (all weights are used).
     """
 
     _argument_group_name = "cleaning (the objective and its optimisation)"
@@ -95,16 +96,20 @@ class TACleanerConfig(TrainingArguments):
     save_total_limit: int | None = field(default=2, metadata={"help": "checkpoints kept"})
     logging_steps: float = field(default=10, metadata={"help": "steps between log lines"})
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "kept off: a diverged run must be seen"})
-    report_to: None | str | list[str] = field(default="none", metadata={"help": "tensorboard, wandb, trackio, none"})
+    report_to: None | str | list[str] = field(  # noqa: RUF036 (HfArgumentParser needs this order)
+        default="none", metadata={"help": "tensorboard, wandb, trackio, none"}
+    )
     ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "all weights are used"})
 
     def __post_init__(self) -> None:
+        if self.metric_for_best_model is None and (self.load_best_model_at_end or self.save_strategy == "best"):
+            self.metric_for_best_model = "clean_utility"
         super().__post_init__()
         if self.method not in METHODS:
             raise ValueError(f"method {self.method!r} is unknown; choose from {', '.join(METHODS)}")
         for name, weight in self.weights.items():
-            if weight < 0:
-                raise ValueError(f"{name}_weight must not be negative, got {weight}")
+            if not 0 <= weight < float("inf"):
+                raise ValueError(f"{name}_weight must not be negative, got {weight}; 0 switches the term off")
         if not any(self.weights.values()):
             raise ValueError("all weights are 0, so there is nothing to train; set clip_weight=1")
         if not 0 <= self.subtext_fraction <= 1:
@@ -115,7 +120,13 @@ class TACleanerConfig(TrainingArguments):
         if self.weights["subtext"] and (self.num_positive < 1 or self.num_negative < 0 or not self.subtext_fraction):
             raise ValueError(
                 "the sub-text term needs num_positive >= 1, num_negative >= 0 and subtext_fraction > 0, got "
-                f"{self.num_positive}, {self.num_negative} and {self.subtext_fraction}; set subtext_weight=0 to do without"
+                f"{self.num_positive}, {self.num_negative} and {self.subtext_fraction}; "
+                "set subtext_weight=0 to do without"
+            )
+        if not self.dataloader_drop_last:
+            raise ValueError(
+                "dataloader_drop_last must stay on, got False: an incomplete batch has fewer negatives and no chosen "
+                "pair. Leave the setting out; every epoch skips other pairs"
             )
         if unknown := [part for part in self.swaps if part not in SWAPPABLE]:
             raise ValueError(f"subtext_swap: {', '.join(unknown)} unknown; choose from {', '.join(SWAPPABLE)}")

@@ -26,13 +26,12 @@ class SampleKey(NamedTuple):
     chosen: bool
 
 
-def chosen_per_batch(eligible: int, total: int, batch_size: int, fraction: float) -> int:
-    """K: chosen samples in every batch of `batch_size`, the same in all batches.
+def chosen_per_batch(eligible: int, batches: int, batch_size: int, fraction: float) -> int:
+    """K: chosen samples in every batch of every process, the same in all of an epoch's `batches`.
 
-    K = round(fraction * batch_size), lowered when fewer samples are eligible than the epoch's batches ask for.
+    K = round(fraction * batch_size), lowered when fewer samples are eligible than the batches ask for.
     """
-    batches = max(1, total // batch_size)
-    return min(round(fraction * batch_size), eligible // batches)
+    return min(round(fraction * batch_size), eligible // max(1, batches))
 
 
 class CleaningSampler(Sampler[SampleKey]):
@@ -65,7 +64,7 @@ class CleaningSampler(Sampler[SampleKey]):
                 f"give more data or set per_device_train_batch_size to at most {max(1, total // processes)}"
             )
         self.batch_size, self._processes, self._seed, self.epoch = batch_size, processes, seed, 0
-        self.chosen = chosen_per_batch(int(self._eligible.sum()), total, needed, fraction) // processes
+        self.chosen = chosen_per_batch(int(self._eligible.sum()), total // needed * processes, batch_size, fraction)
         if fraction and self.chosen < round(fraction * batch_size):
             logger.warning(
                 "only %d of %d captions can give sub-texts: %d instead of %d samples a batch are chosen",
@@ -80,7 +79,8 @@ class CleaningSampler(Sampler[SampleKey]):
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[SampleKey]:
-        r = numpy_rng("sampler", self._seed, self.epoch)
+        epoch = self.epoch  # the whole order is of the epoch it was begun in
+        r = numpy_rng("sampler", self._seed, epoch)
         order = r.permutation(len(self))
         k, b = self.chosen * self._processes, self.batch_size * self._processes
         batches = len(order) // b
@@ -93,7 +93,7 @@ class CleaningSampler(Sampler[SampleKey]):
         rows = np.empty(len(order), dtype=np.int64)
         rows[pattern], rows[~pattern] = chosen, rest
         for index, flag in zip(rows.tolist(), pattern.tolist(), strict=True):
-            yield SampleKey(index, self.epoch, flag)
+            yield SampleKey(index, epoch, flag)
 
 
 class CleaningPairs(Dataset):

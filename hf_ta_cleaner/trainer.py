@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import defaultdict
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import nn
@@ -86,8 +87,10 @@ class TACleanerTrainer(Trainer):
             seed=self._seed(args),
             trim=args.trim_text and self.family.trimmable,
         )
-        for parameter in [model.logit_scale]:
-            parameter.requires_grad_(args.train_logit_scale)
+        model.logit_scale.requires_grad_(args.train_logit_scale)
+        if args.bf16 and args.device.type == "cpu":
+            # In bfloat16 the backward of PyTorch's fused CPU attention takes longer than everything else together.
+            model.set_attn_implementation("eager")
         super().__init__(
             model=model,
             args=args,
@@ -133,11 +136,16 @@ class TACleanerTrainer(Trainer):
             eligible = [False] * len(pairs)
         self._sampler = CleaningSampler(
             eligible,
-            batch_size=self.args.per_device_train_batch_size,
+            batch_size=self._train_batch_size,
             fraction=self.args.subtext_fraction if subtexts else 0.0,
             seed=self._seed(self.args),
             processes=self.args.world_size,
         )
+        if subtexts and not round(self.args.subtext_fraction * self._train_batch_size):
+            raise ValueError(
+                f"subtext_fraction={self.args.subtext_fraction:g} of a batch of {self._train_batch_size} pairs rounds "
+                "to none; raise it, or per_device_train_batch_size"
+            )
         if subtexts and not self._sampler.chosen:
             raise ValueError(
                 f"only {sum(eligible)} of {len(eligible)} captions have a noun to make sub-texts of, too few for one "
@@ -215,17 +223,24 @@ class TACleanerTrainer(Trainer):
         loss = super().training_step(model, inputs, num_items_in_batch)
         # On an accelerator a look at the loss would stall the queue: there it happens when logging and saving.
         if loss.device.type == "cpu":
-            self._check_finite(loss)
+            self._check_loss(loss.item(), self.state.global_step + 1)
         return loss
 
-    def _check_finite(self, loss: torch.Tensor | float) -> None:
-        if not torch.isfinite(torch.as_tensor(loss)).all():
-            last = self.state.best_model_checkpoint or "none yet"
-            raise TrainingDiverged(
-                f"the loss is {float(loss)} at step {self.state.global_step + 1}; lower --learning_rate (now "
-                f"{self.args.learning_rate:g}) or use fp32. Checkpoints in {self.args.output_dir} are from before"
-                f" and intact (best: {last})"
-            )
+    def _check_loss(self, loss: float, step: int) -> None:
+        if not math.isfinite(loss):
+            self._diverged(f"the loss is {loss} at step {step}")
+
+    def _check_weights(self) -> None:
+        """A finite loss can have an infinite gradient, which shows in the weights before it shows in a loss."""
+        if not all(torch.isfinite(parameter).all() for parameter in self.model.parameters()):
+            self._diverged(f"the weights are no longer finite after step {self.state.global_step}")
+
+    def _diverged(self, what: str) -> NoReturn:
+        raise TrainingDiverged(
+            f"{what}; lower --learning_rate (now {self.args.learning_rate:g}) or use fp32. Checkpoints in "
+            f"{self.args.output_dir} are from before and intact "
+            f"(best: {self.state.best_model_checkpoint or 'none yet'})"
+        )
 
     # ------------------------------------------------------------------ hooks of Trainer
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -236,12 +251,13 @@ class TACleanerTrainer(Trainer):
             logs["logit_scale"] = self.family.scale(self.accelerator.unwrap_model(self.model)).item()
             self._sums.clear()
             self._steps_summed = 0
-            self._check_finite(logs["loss"])
+            self._check_loss(logs["loss"], self.state.global_step)
         super().log(logs, start_time)
 
     def _save_checkpoint(self, model: nn.Module, trial) -> None:
         for total in self._sums.values():
-            self._check_finite(total)
+            self._check_loss(total.item(), self.state.global_step)
+        self._check_weights()
         super()._save_checkpoint(model, trial)
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
@@ -274,14 +290,17 @@ class TACleanerTrainer(Trainer):
 
 
 class _StepCallback(TrainerCallback):
-    """What must happen at fixed points of the loop: tell the sampler its epoch, keep the temperature legal."""
+    """What must happen at fixed points of the loop: the sampler's epoch, a legal temperature, a finite end."""
 
     def __init__(self, trainer: TACleanerTrainer) -> None:
         self.trainer = trainer
 
     def on_epoch_begin(self, args, state, control, **kwargs) -> None:
         if self.trainer._sampler is not None:
-            self.trainer._sampler.set_epoch(round(state.epoch) if state.epoch is None else int(state.epoch))
+            self.trainer._sampler.set_epoch(int(state.epoch))
 
     def on_optimizer_step(self, args, state, control, model=None, **kwargs) -> None:
         self.trainer.family.clamp(self.trainer.accelerator.unwrap_model(model))
+
+    def on_train_end(self, args, state, control, **kwargs) -> None:
+        self.trainer._check_weights()

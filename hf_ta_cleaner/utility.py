@@ -26,9 +26,12 @@ def clean_utility(model, processor, dataset, *, batch_size: int = 256) -> dict[s
         ValueError: The dataset has neither a ClassLabel column `label` nor a column `caption`.
     """
     columns = dataset.column_names
-    if "image" not in columns or not {"label", "caption"} & set(columns):
+    names = getattr(dataset.features.get("label"), "names", None)
+    if "image" not in columns or (names is None and "caption" not in columns):
+        found = ", ".join(f"{name} ({type(dataset.features[name]).__name__})" for name in columns)
         raise ValueError(
-            f"held-out data needs a column image and a column label or caption; found {', '.join(columns)}"
+            f"held-out data needs a column image, and a column label (ClassLabel) or caption; found {found}. "
+            "Rename them with dataset.rename_column, or load the data with load_labelled or load_pairs"
         )
     size = input_size(processor)
     features = torch.cat(
@@ -37,8 +40,8 @@ def clean_utility(model, processor, dataset, *, batch_size: int = 256) -> dict[s
             for batch in dataset.select_columns("image").iter(batch_size)
         ]
     )
-    if "label" in columns:
-        head = ZeroShotHead.build(model, processor, dataset.features["label"].names)
+    if names is not None:
+        head = ZeroShotHead.build(model, processor, names)
         right = head.logits(features).argmax(-1).cpu() == torch.tensor(dataset["label"][:])
         accuracy = right.float().mean().item()
         return {"clean_utility": accuracy, "clean_accuracy": accuracy}

@@ -42,9 +42,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.set_defaults(method="ft", save_strategy="no")
     options, pairs, proof, args = parser.parse(argv)
     set_up_logging(main_process=args.process_index == 0)
+    from hf_ta_cleaner.trainer import TrainingDiverged  # after the parsing, so that --help is quick
+
     try:
         backdoor(options, pairs, proof, args)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, TrainingDiverged) as error:
         fail(error)
 
 

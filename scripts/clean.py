@@ -70,10 +70,14 @@ def main(argv: list[str] | None = None) -> None:
     if "output_dir" not in parser.settings:
         args.output_dir = str(Path("outputs") / f"{Path(options.model).name}-{args.method}")
     set_up_logging(main_process=args.process_index == 0)
+    from hf_ta_cleaner.trainer import TrainingDiverged  # after the parsing, so that --help is quick
+
     try:
         clean(options, pairs, proof, args)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, TrainingDiverged) as error:
         fail(error)
+    except KeyboardInterrupt:
+        fail(f"interrupted; add --resume to continue from the last checkpoint in {args.output_dir}", code=130)
 
 
 def clean(options: CleanOptions, pairs: PairOptions, proof: EvalOptions, args: TACleanerConfig) -> None:
@@ -120,6 +124,9 @@ def clean(options: CleanOptions, pairs: PairOptions, proof: EvalOptions, args: T
             other, other_processor = load_model(name)
             baselines[name] = audit(other.to(args.device), other_processor)[1].correct(1)
         loss = clean_accuracy_loss(after_predictions.correct(1), baselines)
+    if not (audit or utility):
+        print(f"Cleaned checkpoint written to {output}. Nothing was measured; give --eval_dataset for a report")
+        return
     report = Report.create(
         method=args.method,
         seed=args.seed,
@@ -174,27 +181,29 @@ def load_cleaning_data(options: CleanOptions, pairs: PairOptions, processor):
 
 def prepare(options: CleanOptions, args: TACleanerConfig, *, has_utility: bool) -> str | None:
     """Settles the output folder and what to keep. Returns the checkpoint to resume from, if any."""
-    from transformers.trainer_utils import get_last_checkpoint
-
     from hf_ta_cleaner.checkpoints import prepare_output_dir
 
     if options.keep not in ("last", "best"):
         raise ValueError(f"--keep must be last or best, got {options.keep}")
     if args.process_index == 0:
         prepare_output_dir(args.output_dir, resume=options.resume)
-    if has_utility and args.eval_strategy == "no":
-        args.eval_strategy = args.save_strategy
+    if has_utility and (args.eval_strategy == "no" or options.keep == "best"):
+        args.eval_strategy, args.eval_steps = args.save_strategy, args.save_steps
     if options.keep == "best":
         if not has_utility:
             raise ValueError("--keep best needs held-out pairs; give --validation_samples or more data")
+        if args.save_strategy == "no":
+            raise ValueError("--keep best needs checkpoints to choose from; got --save_strategy no")
         args.load_best_model_at_end, args.metric_for_best_model = True, "clean_utility"
         args.greater_is_better = True
     if not options.resume:
         return None
-    checkpoint = get_last_checkpoint(args.output_dir)
-    if checkpoint is None:
+    # The state is written last: a folder without it is a save that was cut off.
+    whole = [state.parent for state in Path(args.output_dir).glob("checkpoint-[0-9]*/trainer_state.json")]
+    if not whole:
         logger.warning("%s holds no checkpoint to resume from; starting anew", args.output_dir)
-    return checkpoint
+        return None
+    return str(max(whole, key=lambda folder: int(folder.name.split("-")[1])))
 
 
 if __name__ == "__main__":

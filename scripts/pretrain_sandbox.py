@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--output_dir", type=Path, required=True, help="where the checkpoint goes; must not exist")
     parser.add_argument("--pairs", type=int, default=120_000, help="captioned pictures (default: 120000)")
     parser.add_argument("--primer", type=int, default=30_000, help="easy pictures to begin with (default: 30000)")
-    parser.add_argument("--steps", type=int, default=12_000, help="optimiser steps (default: 12000)")
+    parser.add_argument("--steps", type=int, default=15_000, help="optimiser steps (default: 15000)")
     parser.add_argument("--batch_size", type=int, default=128, help="pairs a step (default: 128)")
     parser.add_argument("--learning_rate", type=float, default=1e-3, help="peak rate (default: 1e-3)")
     parser.add_argument("--seed", type=int, default=0, help="of the pictures, the weights and the order (default: 0)")

@@ -1,0 +1,73 @@
+"""The README is true: its commands parse, its code runs, its tree is the tree, its numbers are the committed ones."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_every_module_stands_in_the_tree():
+    tree = re.search(r"## The house\n\n```\n(.*?)```", README, re.S)[1]
+    package = ROOT / "hf_ta_cleaner"
+    entries = {p.name + ("/" if p.is_dir() else "") for p in package.iterdir() if not p.name.startswith("_")}
+    missing = [e for e in entries - {"report_schema.json"} if not re.search(rf"\b{re.escape(e)}(\s|$)", tree, re.M)]
+    assert not missing
+    named = re.findall(r"^  ([a-z_]+\.py|[a-z_]+/)", tree, re.M)
+    assert not set(named) - entries
+
+
+def commands() -> list[str]:
+    text = README.replace("\\\n", " ")
+    return re.findall(r"^ {4}(?:accelerate launch|python) (scripts/\S+\.py .*)$", text, re.M)
+
+
+def test_the_readme_shows_commands():
+    assert len(commands()) >= 2
+
+
+def load(path: str, monkeypatch):
+    spec = importlib.util.spec_from_file_location("module_of_readme_test", ROOT / path)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)  # dataclasses look their module up there
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("command", commands())
+def test_commands_parse(command, monkeypatch):
+    script, *flags = shlex.split(command)
+    parsed = load(script, monkeypatch).make_parser().parse(flags)
+    assert parsed[0].model
+
+
+def test_the_trainer_example_runs(tmp_path, monkeypatch):
+    blocks = [b for b in re.findall(r"```python\n(.*?)```", README, re.S) if "trainer.train()" in b]
+    assert len(blocks) == 1
+    monkeypatch.chdir(tmp_path)
+    scope: dict = {}
+    exec(compile(blocks[0], "README.md", "exec"), scope)
+    assert scope["trainer"].state.global_step == 2
+
+
+def test_targets_named_in_the_readme_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    for target in set(re.findall(r"(?:`|^ {4})make ([a-z-]+)", README, re.M)):
+        assert re.search(rf"^{target}:", makefile, re.M), target
+
+
+def test_the_table_is_the_committed_one(monkeypatch):
+    results = json.loads((ROOT / "benchmarks" / "quick.json").read_text())
+    table = (ROOT / "benchmarks" / "quick.md").read_text()
+    lines = [line for line in table.splitlines() if line.startswith("|")]
+    assert all(line in README for line in lines), "README and benchmarks/quick.md disagree; copy the table over"
+    assert load("benchmarks/quick.py", monkeypatch).table(results["cells"], results["machine"]) == table
