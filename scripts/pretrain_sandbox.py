@@ -1,6 +1,7 @@
 """Train the sandbox's tiny CLIP from nothing and write it in the ordinary Hub format.
 
-    python scripts/pretrain_sandbox.py --output_dir outputs/sandbox-clip
+    OMP_NUM_THREADS=1 torchrun --standalone --nproc_per_node 2 scripts/pretrain_sandbox.py \\
+        --output_dir outputs/sandbox-clip
     python scripts/pretrain_sandbox.py --pairs 2000 --primer 500 --steps 60 --output_dir outputs/quick   # to try it
 
 The shipped checkpoint and the command that made it are described in hf_ta_cleaner/sandbox/README.md.
@@ -9,9 +10,11 @@ The shipped checkpoint and the command that made it are described in hf_ta_clean
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 import numpy as np
+import torch.distributed as dist
 from tqdm.auto import tqdm
 
 from hf_ta_cleaner import sandbox
@@ -25,7 +28,7 @@ def main() -> None:
     parser.add_argument("--output_dir", type=Path, required=True, help="where the checkpoint goes; must not exist")
     parser.add_argument("--pairs", type=int, default=120_000, help="captioned pictures (default: 120000)")
     parser.add_argument("--primer", type=int, default=30_000, help="easy pictures to begin with (default: 30000)")
-    parser.add_argument("--steps", type=int, default=15_000, help="optimiser steps (default: 15000)")
+    parser.add_argument("--steps", type=int, default=10_000, help="optimiser steps (default: 10000)")
     parser.add_argument("--batch_size", type=int, default=128, help="pairs a step (default: 128)")
     parser.add_argument("--learning_rate", type=float, default=1e-3, help="peak rate (default: 1e-3)")
     parser.add_argument("--seed", type=int, default=0, help="of the pictures, the weights and the order (default: 0)")
@@ -33,8 +36,15 @@ def main() -> None:
     if args.output_dir.exists():
         parser.error(f"{args.output_dir} exists; give --output_dir a new folder, nothing is overwritten")
 
+    rank = int(os.environ.get("RANK", 0))
+    if "RANK" in os.environ:
+        dist.init_process_group("gloo")
+        if rank:
+            dist.barrier()  # the first process draws the pictures, the others find them in the cache
     parts = {"primer": args.primer, "pretrain": args.pairs}
     sets = [sandbox.pairs(split, n, args.seed) for split, n in parts.items()]
+    if "RANK" in os.environ and not rank:
+        dist.barrier()
     captions = [caption for data in sets for caption in data["caption"]]
     tokenizer = build_tokenizer(captions)
     processor = build_processor(tokenizer)
@@ -54,10 +64,13 @@ def main() -> None:
         learning_rate=args.learning_rate,
         seed=args.seed,
     ):
+        if rank:
+            continue
         accuracy = zero_shot(model, processor, pictures, labels)
         print({**{k: round(v, 3) for k, v in report.items()}, "zero_shot_top1": round(accuracy, 4)}, flush=True)
         save_model(model, processor, args.output_dir)  # so that an interrupted training leaves its latest state
-    print(f"{sum(p.numel() for p in model.parameters()):,} weights written to {args.output_dir}")
+    if not rank:
+        print(f"{sum(p.numel() for p in model.parameters()):,} weights written to {args.output_dir}")
 
 
 def _pixels(data) -> list[np.ndarray]:

@@ -63,3 +63,48 @@ def photos() -> list[Image.Image]:
         base[5:25, 8:30] += r.normal(0, 25, (20, 22, 3))
         pictures.append(Image.fromarray(base.clip(0, 255).astype(np.uint8)))
     return pictures
+
+
+@pytest.fixture(scope="session")
+def cleaning_pairs(photos):
+    """32 pairs with parsed captions: four batches of eight."""
+    from datasets import Dataset
+
+    from hf_ta_cleaner.subtexts import SubTextMap
+
+    nouns = ("dog", "cat", "bus", "apple", "chair", "horse", "boat", "bird")
+    colors = ("red", "green", "white", "black")
+    captions = [f"a {color} {noun} on the {nouns[(i + 3) % 8]}" for color in colors for i, noun in enumerate(nouns)]
+    return Dataset.from_dict({"image": photos * 4, "caption": captions}).map(SubTextMap(), batched=True)
+
+
+@pytest.fixture
+def make_trainer(tiny_clip, tiny_processor, cleaning_pairs, tmp_path):
+    """Makes a trainer of a fresh copy of the tiny CLIP: three steps of eight pairs unless told otherwise."""
+    from copy import deepcopy
+
+    from hf_ta_cleaner.config import TACleanerConfig
+    from hf_ta_cleaner.trainer import TACleanerTrainer
+
+    def make(data=cleaning_pairs, *, model=None, folder="out", callbacks=None, eval_dataset=None, **options):
+        defaults = {
+            "max_steps": 3,
+            "per_device_train_batch_size": 8,
+            "learning_rate": 1e-3,
+            "warmup_steps": 0,
+            "logging_steps": 1,
+            "save_strategy": "no",
+            "disable_tqdm": True,
+            "use_cpu": True,
+        }
+        args = TACleanerConfig(output_dir=str(tmp_path / folder), **defaults | options)
+        return TACleanerTrainer(
+            deepcopy(tiny_clip) if model is None else model,
+            args,
+            data,
+            eval_dataset=eval_dataset,
+            processing_class=tiny_processor,
+            callbacks=callbacks,
+        )
+
+    return make
