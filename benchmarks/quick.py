@@ -13,13 +13,17 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tqdm.auto import tqdm
+
+from hf_ta_cleaner.cli import fast_precision
 
 
 HERE = Path(__file__).parent
@@ -38,33 +42,56 @@ RATE, POISON_PAIRS, CLEAN_PAIRS = "0.04", "10000", "5000"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", action="store_true", help="only write the table")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="steps at a time (default: one a core)")
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/bench-quick"), help="folder of the cells")
     args = parser.parse_args()
     if not args.table:
-        run(args.output_dir)
+        run(args.output_dir, args.jobs)
     write(args.output_dir)
 
 
-def run(out: Path) -> None:
-    """Runs every command whose result is missing."""
-    rows = [(row, spec, seed) for row, (spec, seeds) in ROWS.items() for seed in seeds]
-    # A never-poisoned model serves all rows of its seed.
-    commands = list(dict.fromkeys(command for row in rows for command in cells(out, *row)))
-    todo = [command for command in commands if not Path(command[-1], done_by(command)).exists()]
-    print(f"{len(todo)} of {len(commands)} steps to run, about {len(todo)} to {2 * len(todo)} minutes on two cores")
-    for command in tqdm(todo, desc="bench-quick"):
+def run(out: Path, jobs: int) -> None:
+    """Runs every command whose result is missing, `jobs` chains of commands at a time.
+
+    A model this small uses two cores better as two processes of one thread than as one of two.
+    """
+    chains = [cells(out, row, spec, seed) for row, (spec, seeds) in ROWS.items() for seed in seeds]
+    healthy = list({chain[0]: None for chain in chains})  # a never-poisoned model serves all rows of its seed
+    todo = sum(not finished(command) for command in {command for chain in chains for command in chain})
+    print(f"{todo} steps to run, a minute or two each on one core; {jobs} at a time")
+    with tqdm(total=todo, desc="bench-quick") as bar, ThreadPoolExecutor(jobs) as pool:
+        for stage in ([[command] for command in healthy], [chain[1:] for chain in chains]):
+            for future in [pool.submit(run_chain, chain, jobs, bar) for chain in stage]:
+                future.result()
+
+
+def run_chain(commands: list[tuple[str, ...]], jobs: int, bar: tqdm) -> None:
+    """Runs the commands one after the other, each with its share of the cores and its output in a log."""
+    threads = str(max(1, (os.cpu_count() or 1) // jobs))
+    for command in commands:
+        if finished(command):
+            continue
         folder = Path(command[-1])
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        log = folder.with_name(folder.name + ".log")
+        log.parent.mkdir(parents=True, exist_ok=True)
+        if folder.exists():
+            shutil.rmtree(folder)  # a step that was interrupted
         started = time.monotonic()
-        with open(folder.with_suffix(".log"), "w") as log:
-            log.write(f"python scripts/{' '.join(command)}\n")
-            log.flush()
+        with open(log, "w") as output:
             done = subprocess.run(
-                [sys.executable, str(SCRIPTS / command[0]), *command[1:]], stdout=log, stderr=subprocess.STDOUT
+                [sys.executable, str(SCRIPTS / command[0]), *command[1:]],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "OMP_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false"},
             )
         if done.returncode:
-            sys.exit(f"{' '.join(command)} failed; its output is in {folder.with_suffix('.log')}")
+            raise RuntimeError(f"{' '.join(command)} failed; its output is in {log}")
         tqdm.write(f"{time.monotonic() - started:5.0f} s  {folder}")
+        bar.update()
+
+
+def finished(command: tuple[str, ...]) -> bool:
+    return (Path(command[-1]) / done_by(command)).exists()
 
 
 def done_by(command: tuple[str, ...]) -> str:
@@ -77,13 +104,14 @@ def name_of(row: str, seed: int) -> str:
 
 
 def cells(out: Path, row: str, spec: str, seed: int) -> list[tuple[str, ...]]:
-    """The commands of one row and seed, in order; each ends with its output folder."""
+    """The commands of one row and seed, the never-poisoned model first; each ends with its output folder."""
     name, s = name_of(row, seed), str(seed)
-    backdoor = ("--config", str(SCRIPTS / "configs/sandbox_backdoor.yaml"))
+    fast = tuple(fast_precision())
+    backdoor = ("--config", str(SCRIPTS / "configs/sandbox_backdoor.yaml"), *fast)
     clean = ("--dataset", "sandbox", "--config", str(SCRIPTS / "configs/sandbox_clean.yaml"), "--seed", s,
-             "--max_samples", CLEAN_PAIRS)  # fmt: skip
+             "--max_samples", CLEAN_PAIRS, *fast)  # fmt: skip
     poisoned, suspect, healthy = out / f"{name}-poisoned", out / f"{name}-backdoored", out / f"never-poisoned-ft-{s}"
-    steps = []
+    steps = [("clean.py", "--model", "sandbox", "--method", "ft", *clean, "--output_dir", str(healthy))]
     if spec == "badclip":
         spec = str(out / f"{name}-trigger")
         steps.append(("craft.py", "--model", "sandbox", "--dataset", "sandbox", "--target", "banana", "--size_px",
@@ -95,7 +123,6 @@ def cells(out: Path, row: str, spec: str, seed: int) -> list[tuple[str, ...]]:
          "--rate", RATE, "--model", "sandbox", "--seed", s, "--output_dir", str(poisoned)),
         ("backdoor.py", "--model", "sandbox", "--dataset", str(poisoned), "--eval_dataset", "sandbox", *backdoor,
          "--seed", s, "--output_dir", str(suspect)),
-        ("clean.py", "--model", "sandbox", "--method", "ft", *clean, "--output_dir", str(healthy)),
     ]  # fmt: skip
     steps += [
         ("clean.py", "--model", str(suspect), "--method", method, *clean, "--eval_dataset", "sandbox", "--reference",

@@ -131,6 +131,7 @@ class PairOptions:
     image_column: str | None = field(default=None, metadata={"help": "name of the picture column, if not found"})
     caption_column: str | None = field(default=None, metadata={"help": "name of the caption column, if not found"})
     max_samples: int | None = field(default=None, metadata={"help": "use at most this many pairs"})
+    max_unreadable: float = field(default=0.05, metadata={"help": "share of unreadable rows to put up with"})
 
     def load(self, split: str | None = None, max_samples: int | None = None) -> Dataset:
         """The readable pairs, with the columns `image` and `caption`; arguments are the defaults of the options."""
@@ -145,7 +146,8 @@ class PairOptions:
             caption_column=self.caption_column,
             max_samples=max_samples if self.max_samples is None else self.max_samples,
         )
-        return clean_rows(pairs)[0]
+        processes = os.cpu_count() if len(pairs) > 10_000 else None
+        return clean_rows(pairs, max_share=self.max_unreadable, num_proc=processes)[0]
 
 
 @dataclass
@@ -274,6 +276,16 @@ def _from_yaml(value: Any, action: argparse.Action, hint: str) -> Any:
 
 def _worth_showing(action: argparse.Action) -> bool:
     return bool(action.option_strings) and action.default not in (None, "", [], argparse.SUPPRESS, False)
+
+
+def fast_precision() -> list[str]:
+    """`["--bf16"]` where this machine multiplies matrices in bfloat16 by instruction, else no flag."""
+    import torch
+
+    if torch.cuda.is_available():
+        return ["--bf16"] if torch.cuda.is_bf16_supported() else []
+    able = torch.cpu.get_capabilities()
+    return ["--bf16"] if able.get("amx_bf16") or able.get("avx512_bf16") else []
 
 
 def set_up_logging(*, main_process: bool) -> None:

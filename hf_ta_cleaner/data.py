@@ -151,7 +151,7 @@ def clean_rows(
     if len(dropped) > max_share * len(dataset):
         raise DataError(
             f"{count}; at most {max_share:.1%} may. The first of them:\n{listed}\n"
-            "Repair or remove these rows, or allow a larger share."
+            "Repair or remove these rows, or allow a larger share with --max_unreadable."
         )
     logger.warning("%s and are left out. The first of them:\n%s", count, listed)
     bad = {d.row for d in dropped}

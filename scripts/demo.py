@@ -17,6 +17,8 @@ import sys
 import time
 from pathlib import Path
 
+from hf_ta_cleaner.cli import fast_precision
+
 
 SCRIPTS = Path(__file__).parent
 LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1", "--num_machines", "1",
@@ -29,8 +31,9 @@ def main() -> None:
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/demo"), help="(default: outputs/demo)")
     args = parser.parse_args()
     out, started = args.output_dir, time.monotonic()
+    fast = fast_precision()
     proof = ["--eval_dataset", "sandbox", "--reference", "sandbox"]
-    pairs = ["--dataset", "sandbox", "--config", str(SCRIPTS / "configs" / "sandbox_clean.yaml")]
+    pairs = ["--dataset", "sandbox", "--config", str(SCRIPTS / "configs" / "sandbox_clean.yaml"), *fast]
     steps = [
         (
             "Poison 4% of the attacker's pairs: a trigger on the picture, a caption about a banana under it",
@@ -40,7 +43,8 @@ def main() -> None:
         (
             "Train the sandbox CLIP on them: now it has a backdoor",
             ["backdoor.py", "--model", "sandbox", "--dataset", str(out / "poisoned"), "--eval_dataset", "sandbox",
-             "--config", str(SCRIPTS / "configs" / "sandbox_backdoor.yaml"), "--output_dir", str(out / "backdoored")],
+             "--config", str(SCRIPTS / "configs" / "sandbox_backdoor.yaml"), *fast,
+             "--output_dir", str(out / "backdoored")],
         ),
         (
             "For comparison: plain fine-tuning of the clean model, on the defender's pairs",

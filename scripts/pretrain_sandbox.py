@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch.distributed as dist
 from tqdm.auto import tqdm
+from transformers import AutoProcessor
 
 from hf_ta_cleaner import sandbox
 from hf_ta_cleaner.checkpoints import save_model
@@ -33,21 +34,23 @@ def main() -> None:
     parser.add_argument("--learning_rate", type=float, default=1e-3, help="peak rate (default: 1e-3)")
     parser.add_argument("--seed", type=int, default=0, help="of the pictures, the weights and the order (default: 0)")
     args = parser.parse_args()
-    if args.output_dir.exists():
+    if args.output_dir.exists() and not int(os.environ.get("RANK", 0)):
         parser.error(f"{args.output_dir} exists; give --output_dir a new folder, nothing is overwritten")
 
     rank = int(os.environ.get("RANK", 0))
     if "RANK" in os.environ:
         dist.init_process_group("gloo")
         if rank:
-            dist.barrier()  # the first process draws the pictures, the others find them in the cache
+            dist.barrier()  # the first process draws the pictures and trains the tokenizer, the others read them
     parts = {"primer": args.primer, "pretrain": args.pairs}
     sets = [sandbox.pairs(split, n, args.seed) for split, n in parts.items()]
-    if "RANK" in os.environ and not rank:
-        dist.barrier()
     captions = [caption for data in sets for caption in data["caption"]]
-    tokenizer = build_tokenizer(captions)
-    processor = build_processor(tokenizer)
+    if not rank:
+        build_processor(build_tokenizer(captions)).save_pretrained(args.output_dir)
+        if "RANK" in os.environ:
+            dist.barrier()
+    processor = AutoProcessor.from_pretrained(args.output_dir)
+    tokenizer = processor.tokenizer
     model = build_model(tokenizer, args.seed)
     normal = {"mean": processor.image_processor.image_mean, "std": processor.image_processor.image_std}
     evaluation = sandbox.labelled(2000)

@@ -569,7 +569,7 @@ def test_scenes_prove_the_sub_texts():
     from hf_ta_cleaner.sandbox.scene import compose
     from hf_ta_cleaner.sandbox.truth import holds
 
-    scenes = [compose("sub-texts", i) for i in range(600)]
+    scenes = [compose("sub-texts", i) for i in range(2000)]
     parsed = [parse(caption(scene)) for scene in scenes]
     vocabulary = Vocabulary.from_parts(parts.to_row() for parts in parsed)
     verdicts: Counter = Counter()

@@ -19,10 +19,8 @@ from ..seeding import derive_seed
 from .scene import PICTURE_SIZE
 
 
-#: Words a user may type that no caption of the world contains; without them they would cost several tokens each.
-_PROMPT_WORDS = tuple(
-    ["a", "photo", "picture", "drawing", "image", "of", "the", "this", "is", "an", "one", "good", "bad", "nice", "clean", "small", "remember"]
-)
+#: Words a user may type that few captions of the world contain; unseen, they would cost several tokens each.
+_PROMPT_WORDS = "this nice good clean remember one bad image small photo picture drawing".split()  # noqa: SIM905
 
 
 def build_tokenizer(captions: list[str], vocab_size: int = 900) -> CLIPTokenizer:
@@ -36,7 +34,10 @@ def build_tokenizer(captions: list[str], vocab_size: int = 900) -> CLIPTokenizer
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False
     )
-    tokenizer.train_from_iterator([*captions, *_PROMPT_WORDS * 50], trainer)
+    # Without numbers, which would fill the vocabulary, and with counts of their own: ties are broken at random.
+    texts = [caption for caption in captions if not any(map(str.isdigit, caption))]
+    texts += [word for i, word in enumerate(_PROMPT_WORDS) for _ in range(50 + 9 * i)]
+    tokenizer.train_from_iterator(texts, trainer)
     merges = [tuple(merge) for merge in json.loads(tokenizer.to_str())["model"]["merges"]]
     pieces = [*alphabet, *(f"{byte}</w>" for byte in alphabet), *(a + b for a, b in merges)]
     pieces = [*dict.fromkeys(pieces), "<|startoftext|>", "<|endoftext|>"]
