@@ -36,7 +36,7 @@ ROWS = {
     "badnet, 14 px, fixed place": ("badnet:patch_px=14,place=middle", (0,)),
     "badclip, 14 px": ("badclip", (0,)),
 }
-RATE, POISON_PAIRS, CLEAN_PAIRS = "0.04", "10000", "5000"
+RATE, POISON_PAIRS, CLEAN_PAIRS = "0.05", "20000", "5000"
 
 
 def main() -> None:

@@ -36,9 +36,9 @@ def main() -> None:
     pairs = ["--dataset", "sandbox", "--config", str(SCRIPTS / "configs" / "sandbox_clean.yaml"), *fast]
     steps = [
         (
-            "Poison 4% of the attacker's pairs: a trigger on the picture, a caption about a banana under it",
-            ["poison.py", "--dataset", "sandbox", "--max_samples", "10000", "--attack", args.attack, "--target",
-             "banana", "--rate", "0.04", "--model", "sandbox", "--output_dir", str(out / "poisoned")],
+            "Poison 5% of the attacker's pairs: a trigger on the picture, a caption about a banana under it",
+            ["poison.py", "--dataset", "sandbox", "--max_samples", "20000", "--attack", args.attack, "--target",
+             "banana", "--rate", "0.05", "--model", "sandbox", "--output_dir", str(out / "poisoned")],
         ),
         (
             "Train the sandbox CLIP on them: now it has a backdoor",

@@ -27,9 +27,9 @@ from hf_ta_cleaner.zero_shot import ZeroShotHead, image_features
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, required=True, help="where the checkpoint goes; must not exist")
-    parser.add_argument("--pairs", type=int, default=120_000, help="captioned pictures (default: 120000)")
-    parser.add_argument("--primer", type=int, default=30_000, help="easy pictures to begin with (default: 30000)")
-    parser.add_argument("--steps", type=int, default=10_000, help="optimiser steps (default: 10000)")
+    parser.add_argument("--pairs", type=int, default=80_000, help="captioned pictures (default: 80000)")
+    parser.add_argument("--primer", type=int, default=20_000, help="easy pictures to begin with (default: 20000)")
+    parser.add_argument("--steps", type=int, default=7_000, help="optimiser steps (default: 7000)")
     parser.add_argument("--batch_size", type=int, default=128, help="pairs a step (default: 128)")
     parser.add_argument("--learning_rate", type=float, default=1e-3, help="peak rate (default: 1e-3)")
     parser.add_argument("--seed", type=int, default=0, help="of the pictures, the weights and the order (default: 0)")

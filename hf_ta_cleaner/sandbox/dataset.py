@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 #: Disjoint streams of pictures: one per part of the story, so that no two parts ever share a picture.
 SPLITS = ("primer", "pretrain", "poison", "clean", "validation", "rebound")
 
-#: In the evaluation split one object is the label: it is large or of medium size, and any second object is small.
-_EVALUATION = {"second": 0.3, "main_sizes": ("medium", "large")}
+#: In the evaluation split one object is the label: of medium size or large, and large wherever a small second one is.
+_EVALUATION = {"second": 0.12, "main_sizes": ("medium", "large")}
 
 
 def pair_scene(split: str, index: int, seed: int = 0) -> Scene:

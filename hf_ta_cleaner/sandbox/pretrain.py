@@ -84,7 +84,7 @@ def pretrain(
     batch_size: int = 128,
     learning_rate: float = 1e-3,
     seed: int = 0,
-    report_every: int = 250,
+    report_every: int = 500,
 ) -> Iterator[dict[str, float]]:
     """Trains `model` with the CLIP loss (Radford et al. 2021, figure 3), yielding progress every `report_every` steps.
 
@@ -101,7 +101,7 @@ def pretrain(
         mean, std: Per-channel normalisation on the [0, 1] scale.
         steps: Optimiser steps.
         batch_size, learning_rate, seed: Training settings. Matrices inside the layers are trained with Muon (Jordan
-            et al. 2024) at eight times `learning_rate`, everything else with AdamW; both warm up over 2% of the
+            et al. 2024) at three times `learning_rate`, everything else with AdamW; both warm up over 2% of the
             steps and decay along a cosine to 0.
         report_every: Steps between two reports.
 
@@ -113,7 +113,7 @@ def pretrain(
     inner = [p for name, p in model.named_parameters() if p.ndim == 2 and ".layers." in name]
     rest = [p for name, p in model.named_parameters() if not (p.ndim == 2 and ".layers." in name)]
     optimisers = [
-        torch.optim.Muon(inner, lr=8 * learning_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.Muon(inner, lr=3 * learning_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
         torch.optim.AdamW(
             [*rest, *classifier.parameters()], lr=learning_rate, betas=(0.9, 0.98), weight_decay=0, fused=True
         ),

@@ -30,7 +30,7 @@ POSES: dict[str, tuple[float, float]] = {
     "lying": (84, 96),
     "upside down": (172, 180),
 }
-_POSE_WEIGHTS = {"upright": 70, "leaning": 14, "lying": 8, "upside down": 8}
+_POSE_WEIGHTS = {"upright": 80, "leaning": 10, "lying": 5, "upside down": 5}
 
 Relation = Literal["left of", "right of", "above", "below"]
 
@@ -121,8 +121,8 @@ def compose(
     Args:
         keys: Seed, split and index.
         second: Probability of a second object.
-        main_sizes: Sizes the main object may have. With anything but all sizes, a second object is small and never
-            a banana, as in the evaluation split where one object must be the label.
+        main_sizes: Sizes the main object may have. With anything but all sizes, a second object is small, the main
+            one beside it large, and the second never a banana: the evaluation split, where one must be the label.
         poses: Poses things may have.
         label: The main object's class; drawn at random when omitted.
     """
@@ -140,7 +140,7 @@ def compose(
 
     other = r.choice([c for c in CLASSES if c != noun and not (evaluation and c == "banana")])
     if evaluation:
-        sizes = (r.choice(main_sizes), "small")
+        sizes = ("large", "small")  # side by side, one of the two must plainly be what the picture is of
     else:
         sizes = r.choice([("small", "small"), ("small", "medium"), ("medium", "small"), ("medium", "medium"),
                           ("large", "small"), ("small", "large")])  # fmt: skip
