@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN := PYTHONPATH=. OMP_WAIT_POLICY=PASSIVE TOKENIZERS_PARALLELISM=false $(BIN)
 
-.PHONY: help demo test slow quality style bench-quick clean-outputs
+.PHONY: help demo test slow quality style bench-quick
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -17,7 +17,7 @@ $(BIN)/python:
 # The CPU-friendly torch goes in first, so that nothing pulls another build of it.
 $(VENV)/.installed: setup.cfg pyproject.toml Makefile | $(BIN)/python
 	@echo "Installing into $(VENV) (a minute or two, once)"
-	$(BIN)/pip install --quiet --disable-pip-version-check "$(TORCH)"
+	$(BIN)/pip install --quiet --disable-pip-version-check $(TORCH)
 	$(BIN)/pip install --quiet --disable-pip-version-check -e .
 	@touch $@
 

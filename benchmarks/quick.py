@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import platform
-import shutil
 import statistics
 import subprocess
 import sys
@@ -23,7 +22,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from hf_ta_cleaner.cli import fast_precision
+from hf_ta_cleaner.cli import begin_step, fast_precision
 
 
 HERE = Path(__file__).parent
@@ -34,6 +33,7 @@ METHODS = ("ft", "cleanclip", "ta-cleaner")
 ROWS = {
     "blended": ("blended", (0, 1, 2)),
     "badnet, 14 px, fixed place": ("badnet:patch_px=14,place=middle", (0,)),
+    "badnet-random, 14 px, anywhere": ("badnet:patch_px=14", (0,)),
     "badclip, 14 px": ("badclip", (0,)),
 }
 RATE, POISON_PAIRS, CLEAN_PAIRS = "0.05", "20000", "5000"
@@ -57,9 +57,9 @@ def run(out: Path, jobs: int) -> None:
     """
     chains = [cells(out, row, spec, seed) for row, (spec, seeds) in ROWS.items() for seed in seeds]
     healthy = list({chain[0]: None for chain in chains})  # a never-poisoned model serves all rows of its seed
-    todo = sum(not finished(command) for command in {command for chain in chains for command in chain})
-    print(f"{todo} steps to run, a minute or two each on one core; {jobs} at a time")
-    with tqdm(total=todo, desc="bench-quick") as bar, ThreadPoolExecutor(jobs) as pool:
+    steps = len({command for chain in chains for command in chain})
+    print(f"{steps} steps, a minute or two each on one core; {jobs} at a time")
+    with tqdm(total=steps, desc="bench-quick") as bar, ThreadPoolExecutor(jobs) as pool:
         for stage in ([[command] for command in healthy], [chain[1:] for chain in chains]):
             for future in [pool.submit(run_chain, chain, jobs, bar) for chain in stage]:
                 future.result()
@@ -69,13 +69,11 @@ def run_chain(commands: list[tuple[str, ...]], jobs: int, bar: tqdm) -> None:
     """Runs the commands one after the other, each with its share of the cores and its output in a log."""
     threads = str(max(1, (os.cpu_count() or 1) // jobs))
     for command in commands:
-        if finished(command):
-            continue
         folder = Path(command[-1])
+        if not begin_step(folder, [*command, *configs(command)], done_by(command)):
+            bar.update()
+            continue
         log = folder.with_name(folder.name + ".log")
-        log.parent.mkdir(parents=True, exist_ok=True)
-        if folder.exists():
-            shutil.rmtree(folder)  # a step that was interrupted
         started = time.monotonic()
         with open(log, "w") as output:
             done = subprocess.run(
@@ -90,8 +88,9 @@ def run_chain(commands: list[tuple[str, ...]], jobs: int, bar: tqdm) -> None:
         bar.update()
 
 
-def finished(command: tuple[str, ...]) -> bool:
-    return (Path(command[-1]) / done_by(command)).exists()
+def configs(command: tuple[str, ...]) -> list[str]:
+    """The contents of the command's configuration files: a change of them is a new result."""
+    return [Path(command[i + 1]).read_text() for i, flag in enumerate(command) if flag == "--config"]
 
 
 def done_by(command: tuple[str, ...]) -> str:
@@ -143,7 +142,7 @@ def write(out: Path) -> None:
                     results.append({"row": row, "seed": seed, **summary(json.loads(path.read_text()))})
     if not results:
         sys.exit(f"no finished cell in {out}; run without --table first")
-    versions = json.loads(path.read_text())["versions"] if path.exists() else {}
+    versions = json.loads(next(out.glob("*/report.json")).read_text())["versions"]
     machine = {"python": platform.python_version(), "cores": os.cpu_count(), "cpu": cpu_name(), **versions}
     (HERE / "quick.json").write_text(json.dumps({"machine": machine, "cells": results}, indent=1) + "\n")
     (HERE / "quick.md").write_text(table(results, machine))
@@ -177,8 +176,8 @@ def table(results: list[dict], machine: dict) -> str:
     """Markdown: one line per attack and method, mean over the seeds, every seed's ASR beside it."""
     lines = [
         "| attack | seeds | method | ASR@1 before | ASR@1 after | each seed [95% interval] | floor | never-poisoned "
-        "ASR@1 | CA before | CA after | CA loss | seconds |",
-        "|---|---:|---|---:|---:|---|---:|---:|---:|---:|---:|---:|",
+        "ASR@1 | CA before | CA after | CA loss [95% interval] | seconds |",
+        "|---|---:|---|---:|---:|---|---:|---:|---:|---:|---|---:|",
     ]
     for row in ROWS:
         for method in METHODS:
@@ -192,11 +191,15 @@ def table(results: list[dict], machine: dict) -> str:
             each = "; ".join(
                 "{:.1f} [{:.1f}, {:.1f}]".format(*(100 * v for v in (c["asr"], *c["asr_interval95"]))) for c in cells
             )
+            lost = "; ".join(
+                "{:.1f} [{:.1f}, {:.1f}]".format(*(100 * v for v in (c["ca_loss"], *c["ca_loss_interval95"])))
+                for c in cells
+            )
             seconds = f"{statistics.fmean(cell['seconds'] for cell in cells):.0f}"
             lines.append(
                 f"| {row} | {len(cells)} | {method} | {mean('asr_before')} | {mean('asr')} | {each} "
                 f"| {mean('floor')} | {mean('never_poisoned_asr')} | {mean('ca_before')} | {mean('ca')} "
-                f"| {mean('ca_loss')} | {seconds} |"
+                f"| {lost} | {seconds} |"
             )
     n = results[0]["n"]
     about = ", ".join(f"{key} {value}" for key, value in machine.items())

@@ -6,6 +6,8 @@ import argparse
 import dataclasses
 import logging
 import os
+import re
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -133,8 +135,8 @@ class PairOptions:
     max_samples: int | None = field(default=None, metadata={"help": "use at most this many pairs"})
     max_unreadable: float = field(default=0.05, metadata={"help": "share of unreadable rows to put up with"})
 
-    def load(self, split: str | None = None, max_samples: int | None = None) -> Dataset:
-        """The readable pairs, with the columns `image` and `caption`; arguments are the defaults of the options."""
+    def load(self, split: str | None = None, max_samples: int | None = None, seed: int = 0) -> Dataset:
+        """The readable pairs, with the columns `image` and `caption`; `split` and `max_samples` are defaults."""
         from .data import clean_rows, load_pairs
 
         if self.dataset is None:
@@ -145,6 +147,7 @@ class PairOptions:
             image_column=self.image_column,
             caption_column=self.caption_column,
             max_samples=max_samples if self.max_samples is None else self.max_samples,
+            seed=seed,
         )
         processes = os.cpu_count() if len(pairs) > 10_000 else None
         return clean_rows(pairs, max_share=self.max_unreadable, num_proc=processes)[0]
@@ -176,11 +179,11 @@ class EvalOptions:
 
     def load(self) -> Dataset | None:
         """The labelled pictures, with the columns `image` and `label`; None when none were named."""
-        from .data import load_labelled
+        from .data import clean_rows, load_labelled
 
         if self.eval_dataset is None:
             return None
-        return load_labelled(
+        pictures = load_labelled(
             self.eval_dataset,
             split=self.eval_split,
             image_column=self.eval_image_column,
@@ -188,6 +191,13 @@ class EvalOptions:
             classnames_file=self.classnames_file,
             max_samples=self.max_eval_samples,
         )
+        names = pictures.features["label"].names
+        if all(re.fullmatch(r"n\d{8}", name) for name in names):
+            raise ValueError(
+                f"the classes of {self.eval_dataset} are WordNet ids ({names[0]}, ...), which say nothing in a "
+                "prompt; map them to names with --classnames_file"
+            )
+        return clean_rows(pictures)[0]
 
     def auditor(self, suspect: str, pictures: Dataset, *, batch_size: int, seed: int, device) -> Callable:
         """`(model, processor) -> (report section, predictions)` for these options; checks the triggers now."""
@@ -197,6 +207,12 @@ class EvalOptions:
         from .zero_shot import TEMPLATES, load_templates
 
         attacks, self.target = find_triggers(suspect, self.trigger, self.target)
+        if not attacks:
+            logging.getLogger(__name__).warning(
+                "no trigger was named with --trigger and none lies beside %s: only clean accuracy is measured, "
+                "which says nothing about a backdoor",
+                suspect,
+            )
         reference = None
         if self.reference is not None:
             model, processor = load_model(self.reference)
@@ -276,6 +292,33 @@ def _from_yaml(value: Any, action: argparse.Action, hint: str) -> Any:
 
 def _worth_showing(action: argparse.Action) -> bool:
     return bool(action.option_strings) and action.default not in (None, "", [], argparse.SUPPRESS, False)
+
+
+def begin_step(folder: Path, command: Sequence[str], done: str) -> bool:
+    """Whether a step of a longer story has to run: it did not, or not to the end, or with another command.
+
+    A step is known by the command in its folder; an unfinished or outdated one is cleared away.
+
+    Args:
+        folder: Where the step writes.
+        command: The whole command, and whatever else the result depends on.
+        done: The file in `folder` that is written last.
+
+    Raises:
+        ValueError: The folder holds files that are no such step's; nothing is touched.
+    """
+    mark, text = folder / ".step", "\n".join(command) + "\n"
+    if folder.exists() and any(folder.iterdir()):
+        if not mark.is_file():
+            raise ValueError(
+                f"{folder} exists and was not made by this program; move it, or give another --output_dir"
+            )
+        if mark.read_text(encoding="utf-8") == text and (folder / done).exists():
+            return False
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    mark.write_text(text, encoding="utf-8")
+    return True
 
 
 def fast_precision() -> list[str]:

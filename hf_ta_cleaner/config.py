@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
+from accelerate.utils import str_to_bool
 from transformers import TrainingArguments
 
 
@@ -104,7 +106,12 @@ class TACleanerConfig(TrainingArguments):
     def __post_init__(self) -> None:
         if self.metric_for_best_model is None and (self.load_best_model_at_end or self.save_strategy == "best"):
             self.metric_for_best_model = "clean_utility"
+        # Trainer refuses --bf16 on a processor unless it is told that it is meant to run there.
+        wants_cpu = bool(str_to_bool(os.environ.get("ACCELERATE_USE_CPU", "0")))
+        self.use_cpu = self.use_cpu or wants_cpu or not torch.accelerator.is_available()
         super().__post_init__()
+        if self.n_gpu > 1:  # several GPUs are for `accelerate launch`: one process each, the loss over all of them
+            self._n_gpu = 1
         if self.method not in METHODS:
             raise ValueError(f"method {self.method!r} is unknown; choose from {', '.join(METHODS)}")
         for name, weight in self.weights.items():

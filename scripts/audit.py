@@ -1,8 +1,8 @@
 """Audit a CLIP: clean accuracy, and for each trigger its success rate, no-trigger floor and accuracy under it.
 
     python scripts/audit.py --model outputs/backdoored --eval_dataset sandbox --output_dir outputs/audit
-    python scripts/audit.py --model ID --eval_dataset timm/mini-imagenet --trigger blended badnet:place=middle \\
-        --target banana --output_dir outputs/audit
+    python scripts/audit.py --model ID --eval_dataset ethz/food101 --trigger blended badnet:place=middle \\
+        --target pizza --output_dir outputs/audit
 
 Writes report.json, report.md and report.png. Without --trigger, the trigger beside the checkpoint is used.
 """

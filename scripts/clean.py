@@ -1,8 +1,8 @@
 """Clean a backdoored CLIP by fine-tuning with the CleanCLIP and TA-Cleaner losses, and prove it.
 
   accelerate launch scripts/clean.py --model openai/clip-vit-base-patch32
-  accelerate launch scripts/clean.py --model ID --dataset photos/ --eval_dataset timm/mini-imagenet \\
-      --trigger blended --target banana --output_dir outputs/cleaned
+  accelerate launch scripts/clean.py --model ID --dataset photos/ --eval_dataset ethz/food101 \\
+      --trigger blended --target pizza --output_dir outputs/cleaned
   accelerate launch scripts/clean.py --model outputs/backdoored --config scripts/configs/sandbox_clean.yaml
 
 Without --dataset a CLIP is cleaned with the first 100,000 pairs of pixparse/cc3m-wds, streamed once into the local
@@ -12,6 +12,7 @@ cache. The output is a normal checkpoint; with --eval_dataset it comes with repo
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,18 +85,20 @@ def clean(options: CleanOptions, pairs: PairOptions, proof: EvalOptions, args: T
     """The whole road: check, load, audit, train, save, audit, report."""
     from hf_ta_cleaner.audit import clean_accuracy_loss
     from hf_ta_cleaner.checkpoints import load_model, save_model
+    from hf_ta_cleaner.poisoning import RECORD
     from hf_ta_cleaner.report import Report
     from hf_ta_cleaner.trainer import TACleanerTrainer
     from hf_ta_cleaner.utility import clean_utility
 
+    checkpoint = prepare(options, args)
     model, processor = load_model(options.model, allow_pickle=options.allow_pickle)
-    train, held_out = load_cleaning_data(options, pairs, processor)
     pictures = proof.load()
     batch = args.per_device_eval_batch_size
     audit = None
     if pictures is not None:
         audit = proof.auditor(options.model, pictures, batch_size=batch, seed=args.seed, device=args.device)
-    checkpoint = prepare(options, args, has_utility=held_out is not None)
+    train, held_out = load_cleaning_data(options, pairs, processor, args.seed)
+    settle_evaluation(options, args, has_utility=held_out is not None)
     trainer = TACleanerTrainer(model, args, train, eval_dataset=held_out, processing_class=processor)
     main_process = trainer.is_world_process_zero()
     before = recall_before = None
@@ -110,6 +113,8 @@ def clean(options: CleanOptions, pairs: PairOptions, proof: EvalOptions, args: T
         return
     model = trainer.accelerator.unwrap_model(trainer.model)
     output = save_model(model, processor, args.output_dir)
+    for file in (*Path(options.model).glob("trigger.*"), *Path(options.model).glob(RECORD)):
+        shutil.copy2(file, output / file.name)  # so that a later audit knows what to look for
     utility = None
     if held_out is not None:
         after = clean_utility(model, processor, held_out, batch_size=batch)
@@ -122,7 +127,8 @@ def clean(options: CleanOptions, pairs: PairOptions, proof: EvalOptions, args: T
         baselines = {"suspect": before[1].correct(1)}
         for name in options.ca_baseline or []:
             other, other_processor = load_model(name)
-            baselines[name] = audit(other.to(args.device), other_processor)[1].correct(1)
+            _, answers = audit(other.to(args.device), other_processor, attacks=(), reference=None)
+            baselines[name] = answers.correct(1)
         loss = clean_accuracy_loss(after_predictions.correct(1), baselines)
     if not (audit or utility):
         print(f"Cleaned checkpoint written to {output}. Nothing was measured; give --eval_dataset for a report")
@@ -145,10 +151,10 @@ def clean(options: CleanOptions, pairs: PairOptions, proof: EvalOptions, args: T
     print(f"Cleaned checkpoint and report written to {output}")
 
 
-def load_cleaning_data(options: CleanOptions, pairs: PairOptions, processor):
+def load_cleaning_data(options: CleanOptions, pairs: PairOptions, processor, seed: int):
     """Cleaning pairs, and held-out pairs to measure clean utility on (None with `--validation_samples 0`)."""
     from hf_ta_cleaner import sandbox
-    from hf_ta_cleaner.data import DEFAULT_MAX_SAMPLES, DEFAULT_PAIRS, load_pairs
+    from hf_ta_cleaner.data import DEFAULT_MAX_SAMPLES, DEFAULT_PAIRS, clean_rows, load_pairs
 
     is_sandbox = sandbox.is_sandbox(processor)
     if pairs.dataset is None:
@@ -162,14 +168,14 @@ def load_cleaning_data(options: CleanOptions, pairs: PairOptions, processor):
         )
     amount = f", {pairs.max_samples:,} pairs (--max_samples)" if pairs.max_samples else ""
     logger.info("cleaning data: %s%s", pairs.dataset, amount)
-    train = pairs.load()
+    train = pairs.load(seed=seed)
     wanted = options.validation_samples
     if not wanted:
         return train, None
     if pairs.dataset == "sandbox":
-        return train, load_pairs("sandbox", split="validation", max_samples=wanted)
+        return train, load_pairs("sandbox", split="validation", max_samples=wanted, seed=seed)
     if pairs.dataset == DEFAULT_PAIRS:
-        return train, load_pairs(DEFAULT_PAIRS, split="validation", max_samples=wanted)
+        return train, clean_rows(load_pairs(DEFAULT_PAIRS, split="validation", max_samples=wanted))[0]
     held_out = min(wanted, len(train) // 20)
     if not held_out:
         logger.warning("%d pairs are too few to hold any out; clean utility is not measured", len(train))
@@ -179,14 +185,26 @@ def load_cleaning_data(options: CleanOptions, pairs: PairOptions, processor):
     return parts["train"], parts["test"]
 
 
-def prepare(options: CleanOptions, args: TACleanerConfig, *, has_utility: bool) -> str | None:
-    """Settles the output folder and what to keep. Returns the checkpoint to resume from, if any."""
+def prepare(options: CleanOptions, args: TACleanerConfig) -> str | None:
+    """Makes sure of the output folder before anything expensive. Returns the checkpoint to resume from, if any."""
     from hf_ta_cleaner.checkpoints import prepare_output_dir
 
     if options.keep not in ("last", "best"):
         raise ValueError(f"--keep must be last or best, got {options.keep}")
     if args.process_index == 0:
         prepare_output_dir(args.output_dir, resume=options.resume)
+    if not options.resume:
+        return None
+    # The state is written last: a folder without it is a save that was cut off.
+    whole = [state.parent for state in Path(args.output_dir).glob("checkpoint-[0-9]*/trainer_state.json")]
+    if not whole:
+        logger.warning("%s holds no checkpoint to resume from; starting anew", args.output_dir)
+        return None
+    return str(max(whole, key=lambda folder: int(folder.name.split("-")[1])))
+
+
+def settle_evaluation(options: CleanOptions, args: TACleanerConfig, *, has_utility: bool) -> None:
+    """Clean utility is measured whenever a checkpoint is written, unless the command line says otherwise."""
     if has_utility and (args.eval_strategy == "no" or options.keep == "best"):
         args.eval_strategy, args.eval_steps = args.save_strategy, args.save_steps
     if options.keep == "best":
@@ -196,14 +214,6 @@ def prepare(options: CleanOptions, args: TACleanerConfig, *, has_utility: bool) 
             raise ValueError("--keep best needs checkpoints to choose from; got --save_strategy no")
         args.load_best_model_at_end, args.metric_for_best_model = True, "clean_utility"
         args.greater_is_better = True
-    if not options.resume:
-        return None
-    # The state is written last: a folder without it is a save that was cut off.
-    whole = [state.parent for state in Path(args.output_dir).glob("checkpoint-[0-9]*/trainer_state.json")]
-    if not whole:
-        logger.warning("%s holds no checkpoint to resume from; starting anew", args.output_dir)
-        return None
-    return str(max(whole, key=lambda folder: int(folder.name.split("-")[1])))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ demo continues; remove the output folder to start anew.
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import shutil
 import subprocess
@@ -17,11 +18,11 @@ import sys
 import time
 from pathlib import Path
 
-from hf_ta_cleaner.cli import fast_precision
+from hf_ta_cleaner.cli import begin_step, fail, fast_precision
 
 
 SCRIPTS = Path(__file__).parent
-LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1", "--num_machines", "1",
+LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1",
           "--mixed_precision", "no", "--dynamo_backend", "no"]  # fmt: skip
 
 
@@ -33,7 +34,15 @@ def main() -> None:
     out, started = args.output_dir, time.monotonic()
     fast = fast_precision()
     proof = ["--eval_dataset", "sandbox", "--reference", "sandbox"]
-    pairs = ["--dataset", "sandbox", "--config", str(SCRIPTS / "configs" / "sandbox_clean.yaml"), *fast]
+    pairs = [
+        "--dataset",
+        "sandbox",
+        "--max_samples",
+        "5000",
+        "--config",
+        str(SCRIPTS / "configs" / "sandbox_clean.yaml"),
+        *fast,
+    ]
     steps = [
         (
             "Poison 5% of the attacker's pairs: a trigger on the picture, a caption about a banana under it",
@@ -64,17 +73,24 @@ def main() -> None:
     ]  # fmt: skip
     for number, (title, command) in enumerate(steps, 1):
         target = Path(command[command.index("--output_dir") + 1])
-        finished = target / ("poison.json" if command[0] == "poison.py" else "report.json")
+        done = "poison.json" if command[0] == "poison.py" else "report.json"
         print(f"\n[{number}/{len(steps)}] {title}", flush=True)
-        if finished.exists():
+        try:
+            needed = begin_step(target, command, done)
+        except ValueError as error:
+            fail(error)
+        if not needed:
             print(f"      already in {target}", flush=True)
             continue
-        if target.exists():
-            shutil.rmtree(target)  # a step that was interrupted
         launcher = [sys.executable] if command[0] == "poison.py" else LAUNCH
         shown = "python" if command[0] == "poison.py" else "accelerate launch"
         print(f"      {shown} {shlex.join([str(SCRIPTS.name + '/' + command[0]), *command[1:]])}", flush=True)
-        subprocess.run([*launcher, str(SCRIPTS / command[0]), *command[1:]], check=True)
+        threads = os.environ.get("OMP_NUM_THREADS", str(os.cpu_count() or 1))
+        subprocess.run(
+            [*launcher, str(SCRIPTS / command[0]), *command[1:]],
+            check=True,
+            env={**os.environ, "OMP_NUM_THREADS": threads},
+        )
     finish(out, time.monotonic() - started)
 
 

@@ -5,6 +5,9 @@
     python scripts/poison.py --dataset photos/ --attack badnet:patch_px=24,place=middle --target banana --count 300 \\
         --size 224 --output_dir outputs/poisoned
 
+Attacks: badnet, blended, sig, ssba, wanet, label-consistent, badnet-stripes, blended-stripes, blended-triangles,
+blended-text, and badclip and trojvqa, whose patch craft.py makes first.
+
 The output is a `datasets` folder with the columns image, caption and is_poisoned, the trigger (trigger.json) and the
 record of which rows were changed and why (poison.json). Poisoned pictures are stored without loss.
 """

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..seeding import code_digest
 from .captions import caption
 from .scene import CLASSES, PICTURE_SIZE, Scene, compose
 
@@ -62,7 +61,12 @@ def _build(n: int, what: dict, *, labelled: bool) -> Dataset:
     return Dataset.from_generator(
         _rows,
         features=Features({"image": Image(), second[0]: second[1]}),
-        gen_kwargs={"indices": list(range(n)), **what, "labelled": labelled, "world": world_digest()},
+        gen_kwargs={
+            "indices": list(range(n)),
+            **what,
+            "labelled": labelled,
+            "world": code_digest(Path(__file__).parent),
+        },
         num_proc=processes if processes > 1 else None,
     )
 
@@ -76,14 +80,3 @@ def _rows(indices: list[int], split: str, seed: int, size: int, labelled: bool, 
         row: dict = {"image": {"bytes": buffer.getvalue(), "path": None}}
         row["label" if labelled else "caption"] = index % len(CLASSES) if labelled else caption(scene)
         yield row
-
-
-@lru_cache(maxsize=1)
-def world_digest() -> str:
-    """A short hash of the code that draws and describes the world."""
-    here = Path(__file__).parent
-    digest = hashlib.blake2b(digest_size=8)
-    for source in sorted(here.rglob("*.py")):
-        if source.name != "pretrain.py":
-            digest.update(source.read_bytes())
-    return digest.hexdigest()

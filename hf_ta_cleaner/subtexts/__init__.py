@@ -7,8 +7,11 @@ and the rules of what makes a statement false are this project's own.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 
+from ..seeding import code_digest
 from .drafts import SubText
 from .grammar import parse
 from .parts import Attribute, Parts, Phrase, Statement
@@ -28,10 +31,12 @@ class SubTextMap:
     Args:
         caption_column: Column of strings; None counts as an empty caption.
         parts_column: Name of the new column.
+        code: Digest of the parser's sources, so that a change of it is not hidden by the cache.
     """
 
     caption_column: str = "caption"
     parts_column: str = "parts"
+    code: str = field(default_factory=partial(code_digest, Path(__file__).parent), repr=False)
 
     def __call__(self, batch: dict[str, list]) -> dict[str, list[dict[str, str]]]:
         if self.caption_column not in batch:
