@@ -35,10 +35,10 @@ LAYERS: dict[str, set[str]] = {
     "report": {"report_plot"},
     "config": set(),
     "attacks": {"seeding"},
-    "sandbox": {"seeding"},
+    "sandbox": {"distributed", "seeding"},
     # The stages: what is done to pairs, pictures and checkpoints.
     "poisoning": {"attacks", "seeding"},
-    "subtexts": {"wordnet"},
+    "subtexts": {"seeding", "wordnet"},
     "augment": {"wordnet"},
     "data": {"sources", "seeding", "sandbox"},
     "checkpoints": {"families"},

@@ -114,7 +114,7 @@ def test_labels_are_balanced_and_name_the_main_object():
 def test_the_label_is_the_largest_object_and_the_banana_is_never_a_distractor():
     scenes = [sandbox.labelled_scene(i) for i in range(4000)]
     pairs = [scene for scene in scenes if len(scene.things) == 2]
-    assert 0.2 < len(pairs) / len(scenes) < 0.4
+    assert 0.09 < len(pairs) / len(scenes) < 0.15  # a distractor in 12% of the pictures
     for scene in pairs:
         main, other = scene.things
         assert other.extent < main.extent

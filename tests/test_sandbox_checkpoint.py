@@ -30,7 +30,7 @@ def test_plain_transformers_loads_it():
     assert json.loads((sandbox.CHECKPOINT / "config.json").read_text())["model_type"] == "clip"
 
 
-@pytest.mark.parametrize("text", ["banana", "schadenfreude 42", "ночь", "香蕉", "🍌", "~!@#"])
+@pytest.mark.parametrize("text", ["banana", "schadenfreude", "ночь", "香蕉", "🍌", "~!@#"])
 def test_no_word_is_unknown(text):
     tokenizer = AutoTokenizer.from_pretrained(sandbox.CHECKPOINT)
     ids = tokenizer(text).input_ids
