@@ -53,7 +53,7 @@ def test_bf16_training_moves_fp32_weights(make_trainer):
     before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
     trainer.train()
     assert trainer.model.config._attn_implementation == "eager"
-    for name, parameter in trainer.model.named_parameters():
+    for parameter in trainer.model.parameters():
         assert parameter.dtype == torch.float32
         assert torch.isfinite(parameter).all()
     assert not torch.equal(before["visual_projection.weight"], trainer.model.visual_projection.weight)
