@@ -322,13 +322,15 @@ def begin_step(folder: Path, command: Sequence[str], done: str) -> bool:
 
 
 def fast_precision() -> list[str]:
-    """`["--bf16"]` where this machine multiplies matrices in bfloat16 by instruction, else no flag."""
+    """`["--bf16"]` where this machine multiplies matrices faster in bfloat16 than in float32, else no flag.
+
+    On a processor that takes AMX: with AVX512-BF16 alone, PyTorch's products take twice as long as in float32.
+    """
     import torch
 
     if torch.cuda.is_available():
         return ["--bf16"] if torch.cuda.is_bf16_supported() else []
-    able = torch.cpu.get_capabilities()
-    return ["--bf16"] if able.get("amx_bf16") or able.get("avx512_bf16") else []
+    return ["--bf16"] if torch.cpu.get_capabilities().get("amx_bf16") else []
 
 
 def set_up_logging(*, main_process: bool) -> None:

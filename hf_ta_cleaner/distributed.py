@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.distributed as dist
@@ -41,6 +41,18 @@ def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
     flat /= world_size()
     for gradient, mean in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
         gradient.copy_(mean.view_as(gradient))
+
+
+def share(tensors: Sequence[torch.Tensor]) -> None:
+    """Makes tensor i everywhere what it is on process i mod (number of processes), in place."""
+    for owner in range(world_size() if world_size() > 1 else 0):
+        own = [tensor.data for tensor in tensors[owner :: world_size()]]
+        if not own:
+            continue
+        flat = torch.cat([tensor.flatten() for tensor in own])
+        dist.broadcast(flat, owner)
+        for tensor, value in zip(own, flat.split([tensor.numel() for tensor in own]), strict=True):
+            tensor.copy_(value.view_as(tensor))
 
 
 def gather(local: torch.Tensor) -> torch.Tensor:

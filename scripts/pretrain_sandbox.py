@@ -4,67 +4,73 @@
         --output_dir outputs/sandbox-clip
     python scripts/pretrain_sandbox.py --pairs 2000 --primer 500 --steps 60 --output_dir outputs/quick   # to try it
 
-The shipped checkpoint and the command that made it are described in hf_ta_cleaner/sandbox/README.md.
+The pictures are drawn once, into OUTPUT_DIR-pictures, and read from there by every process and every later run. The
+shipped checkpoint and the command that made it are described in hf_ta_cleaner/sandbox/README.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import torch
 import torch.distributed as dist
 from tqdm.auto import tqdm
 from transformers import AutoProcessor
 
 from hf_ta_cleaner import sandbox
 from hf_ta_cleaner.checkpoints import save_model
+from hf_ta_cleaner.cli import fast_precision
 from hf_ta_cleaner.sandbox.pretrain import build_model, build_processor, build_tokenizer, pretrain
+from hf_ta_cleaner.seeding import code_digest
 from hf_ta_cleaner.zero_shot import ZeroShotHead, image_features
+
+
+_CHUNK = 1000
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, required=True, help="where the checkpoint goes; must not exist")
-    parser.add_argument("--pairs", type=int, default=80_000, help="captioned pictures (default: 80000)")
-    parser.add_argument("--primer", type=int, default=20_000, help="easy pictures to begin with (default: 20000)")
-    parser.add_argument("--steps", type=int, default=7_000, help="optimiser steps (default: 7000)")
-    parser.add_argument("--batch_size", type=int, default=128, help="pairs a step (default: 128)")
+    parser.add_argument("--pairs", type=int, default=320_000, help="captioned pictures (default: 320000)")
+    parser.add_argument("--primer", type=int, default=60_000, help="easy pictures to begin with (default: 60000)")
+    parser.add_argument("--steps", type=int, default=6_500, help="optimiser steps (default: 6500)")
+    parser.add_argument("--batch_size", type=int, default=256, help="pairs a step (default: 256)")
     parser.add_argument("--learning_rate", type=float, default=1e-3, help="peak rate (default: 1e-3)")
     parser.add_argument("--seed", type=int, default=0, help="of the pictures, the weights and the order (default: 0)")
     args = parser.parse_args()
-    if args.output_dir.exists() and not int(os.environ.get("RANK", 0)):
+    rank, alone = int(os.environ.get("RANK", 0)), "RANK" not in os.environ
+    if args.output_dir.exists() and not rank:
         parser.error(f"{args.output_dir} exists; give --output_dir a new folder, nothing is overwritten")
-
-    rank = int(os.environ.get("RANK", 0))
-    if "RANK" in os.environ:
-        dist.init_process_group("gloo")
-        if rank:
-            dist.barrier()  # the first process draws the pictures and trains the tokenizer, the others read them
     parts = {"primer": args.primer, "pretrain": args.pairs}
-    sets = [sandbox.pairs(split, n, args.seed) for split, n in parts.items()]
-    captions = [caption for data in sets for caption in data["caption"]]
-    if not rank:
-        build_processor(build_tokenizer(captions)).save_pretrained(args.output_dir)
-        if "RANK" in os.environ:
-            dist.barrier()
+    pictures_dir = args.output_dir.with_name(args.output_dir.name + "-pictures")
+    if not alone:
+        dist.init_process_group("gloo")
+    if not rank:  # the first process draws the pictures and trains the tokenizer, the others read them
+        draw(pictures_dir, parts, args.seed)
+        build_processor(build_tokenizer(_captions(pictures_dir))).save_pretrained(args.output_dir)
+    if not alone:
+        dist.barrier()
     processor = AutoProcessor.from_pretrained(args.output_dir)
-    tokenizer = processor.tokenizer
-    model = build_model(tokenizer, args.seed)
-    normal = {"mean": processor.image_processor.image_mean, "std": processor.image_processor.image_std}
+    model = build_model(processor.tokenizer, args.seed)
     evaluation = sandbox.labelled(2000)
-    pictures, labels = np.stack(_pixels(evaluation)), np.array(evaluation["label"])
+    pictures, labels = np.stack([np.asarray(image) for image in evaluation["image"]]), np.array(evaluation["label"])
     for report in pretrain(
         model,
-        np.stack([picture for data in sets for picture in _pixels(data)]),
-        tokenizer(captions, truncation=True).input_ids,
-        np.stack([_nouns(split, i, args.seed) for split, n in parts.items() for i in range(n)]),
-        np.arange(len(captions)) < args.primer,
-        **normal,
+        np.load(pictures_dir / "pixels.npy", mmap_mode="r"),
+        processor.tokenizer(_captions(pictures_dir), truncation=True).input_ids,
+        np.load(pictures_dir / "nouns.npy"),
+        np.arange(sum(parts.values())) < args.primer,
+        mean=processor.image_processor.image_mean,
+        std=processor.image_processor.image_std,
         steps=args.steps,
         batch_size=args.batch_size,
         learning_rate=args.learning_rate,
+        bf16=bool(fast_precision()) and not torch.cuda.is_available(),
         seed=args.seed,
     ):
         if rank:
@@ -76,14 +82,47 @@ def main() -> None:
         print(f"{sum(p.numel() for p in model.parameters()):,} weights written to {args.output_dir}")
 
 
-def _pixels(data) -> list[np.ndarray]:
-    return [np.asarray(image) for image in tqdm(data["image"], desc="decoding", mininterval=2)]
+def draw(folder: Path, parts: dict[str, int], seed: int) -> None:
+    """Draws the splits `parts` (name -> number of pictures) into memory-mappable files, in parallel, once.
+
+    Writes pixels.npy, uint8 `(n, size, size, 3)`; nouns.npy, float32 `(n, classes)`, the share of each class among
+    the things of a picture; captions.json; and contents.json, which says what they hold and is written last.
+    """
+    contents = {"parts": parts, "seed": seed, "world": code_digest(Path(sandbox.__file__).parent)}
+    done = folder / "contents.json"
+    if done.is_file() and json.loads(done.read_text()) == contents:
+        return
+    done.unlink(missing_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    total, side = sum(parts.values()), sandbox.PICTURE_SIZE
+    pixels = np.lib.format.open_memmap(folder / "pixels.npy", "w+", np.uint8, (total, side, side, 3))
+    nouns = np.zeros((total, len(sandbox.CLASSES)), dtype=np.float32)
+    chunks = [(split, range(a, min(a + _CHUNK, n)), seed) for split, n in parts.items() for a in range(0, n, _CHUNK)]
+    captions: list[str] = []
+    with get_context("spawn").Pool(os.cpu_count()) as pool, tqdm(total=total, desc="drawing", mininterval=5) as bar:
+        for pictures, shares, texts in pool.imap(_draw_chunk, chunks):
+            rows = slice(len(captions), len(captions) + len(texts))
+            pixels[rows], nouns[rows] = pictures, shares
+            captions += texts
+            bar.update(len(texts))
+    pixels.flush()
+    np.save(folder / "nouns.npy", nouns)
+    (folder / "captions.json").write_text(json.dumps(captions))
+    done.write_text(json.dumps(contents))
 
 
-def _nouns(split: str, index: int, seed: int) -> np.ndarray:
-    """Share of each class among the things of a picture."""
-    nouns = [sandbox.CLASSES.index(thing.noun) for thing in sandbox.pair_scene(split, index, seed).things]
-    return np.bincount(nouns, minlength=len(sandbox.CLASSES)).astype(np.float32) / len(nouns)
+def _draw_chunk(chunk: tuple[str, range, int]) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    split, indices, seed = chunk
+    scenes = [sandbox.pair_scene(split, index, seed) for index in indices]
+    shares = np.zeros((len(scenes), len(sandbox.CLASSES)), dtype=np.float32)
+    for row, scene in zip(shares, scenes, strict=True):
+        for thing in scene.things:
+            row[sandbox.CLASSES.index(thing.noun)] += 1 / len(scene.things)
+    return np.stack([np.asarray(scene.draw()) for scene in scenes]), shares, [sandbox.caption(s) for s in scenes]
+
+
+def _captions(folder: Path) -> list[str]:
+    return json.loads((folder / "captions.json").read_text())
 
 
 def zero_shot(model, processor, pictures: np.ndarray, labels: np.ndarray) -> float:
