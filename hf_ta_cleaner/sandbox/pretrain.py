@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPProcessor, CLIPTokenizer
 
+from ..allocator import keep_freed_memory
 from ..distributed import average_gradients, gather, share, world_size
 from ..seeding import derive_seed
 from .scene import PICTURE_SIZE
@@ -114,6 +115,7 @@ def pretrain(
     With several processes (a `torch.distributed` group) each takes its share of every batch, and the steps are those
     of one process: a small model uses two cores better as two processes than as two threads.
     """
+    keep_freed_memory()
     torch.manual_seed(derive_seed("pretrain", seed) % 2**63)
     rank, world = (dist.get_rank(), world_size()) if world_size() > 1 else (0, 1)
     classifier = torch.nn.Linear(model.config.projection_dim, nouns.shape[1])
