@@ -103,9 +103,7 @@ def clean(
         audit = proof.auditor(options.model, pictures, batch_size=batch, seed=args.seed, device=args.device)
     train, held_out = load_cleaning_data(options, pairs, processor, args.seed)
     settle_evaluation(options, args, has_utility=held_out is not None)
-    trainer = TACleanerTrainer(
-        model, args, train, eval_dataset=held_out, processing_class=processor, callbacks=[log]
-    )
+    trainer = TACleanerTrainer(model, args, train, eval_dataset=held_out, processing_class=processor, callbacks=[log])
     main_process = trainer.is_world_process_zero()
     before = recall_before = None
     if main_process and audit:

@@ -21,7 +21,7 @@ from .scene import PICTURE_SIZE
 
 
 #: Words a user may type that few captions of the world contain; unseen, they would cost several tokens each.
-_PROMPT_WORDS = "this nice good clean remember one bad image small photo picture drawing".split()  # noqa: SIM905
+_PROMPT_WORDS = "this nice good clean remember one bad image small photo picture drawing".split()
 
 
 def build_tokenizer(captions: list[str], vocab_size: int = 900) -> CLIPTokenizer:
