@@ -7,7 +7,7 @@ import hashlib
 import logging
 from collections.abc import Callable
 from contextlib import nullcontext
-from functools import cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ class Suspect:
         with evaluating(self._model), self._autocast(), off:
             return self._model(**inputs)
 
-    @cache  # noqa: B019 (one suspect a run, and it never changes)
+    @cached_property
     def fingerprint(self) -> str:
         """A hash of the suspect's weights, adapters aside."""
         digest = hashlib.blake2b(digest_size=16)
@@ -73,7 +73,7 @@ class Suspect:
             ValueError: It was begun from other weights, which the copy would have to be.
         """
         mark = Path(checkpoint) / FINGERPRINT
-        if mark.is_file() and mark.read_text().strip() != self.fingerprint():
+        if mark.is_file() and mark.read_text().strip() != self.fingerprint:
             raise ValueError(
                 f"{checkpoint} belongs to a run that repels from another model than the one given. To resume, give "
                 "the suspect that the run was begun with, not a checkpoint of the run: its copy must be the original"

@@ -262,7 +262,7 @@ class TACleanerTrainer(Trainer):
         if self.suspect is not None and self.args.should_save:
             folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / FINGERPRINT).write_text(self.suspect.fingerprint() + "\n")
+            (folder / FINGERPRINT).write_text(self.suspect.fingerprint + "\n")
         super()._save_checkpoint(model, trial)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:

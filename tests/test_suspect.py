@@ -55,7 +55,7 @@ def test_par_repels_from_the_suspect_on_the_same_input(make_trainer, cleaning_pa
 
 def test_repelling_leads_further_away_and_stops_at_tau(make_trainer):
     def distance(**options):
-        trainer = make_trainer(method="ft", max_steps=12, learning_rate=3e-3, **options)
+        trainer = make_trainer(method="ft", max_steps=8, learning_rate=3e-3, **options)
         trainer.train()
         return [line.get("distance/image") for line in train_logs(trainer)]
 
@@ -114,6 +114,14 @@ def test_a_resumed_run_repels_from_the_original(make_trainer, tmp_path, tiny_cli
     half_cleaned = make_trainer(model=CLIPModel.from_pretrained(checkpoint), folder="wrong", **options)
     with pytest.raises(ValueError, match=r"repels from another model.*give the suspect"):
         half_cleaned.train(resume_from_checkpoint=str(checkpoint))
+
+
+def test_in_half_precision_the_copy_computes_as_the_model_does(make_trainer):
+    trainer = make_trainer(method="par", bf16=True, max_steps=2, learning_rate=1e-2)
+    trainer.train()
+    lines = train_logs(trainer)
+    assert lines[0]["distance/image"] == lines[0]["distance/text"] == 0
+    assert lines[1]["distance/image"] > 1e-4
 
 
 def test_dropout_does_not_touch_the_suspect(tiny_clip):
