@@ -40,7 +40,7 @@ LAYERS: dict[str, set[str]] = {
     "poisoning": {"attacks", "seeding"},
     "subtexts": {"seeding", "wordnet"},
     "augment": {"wordnet"},
-    "data": {"sources", "seeding", "sandbox"},
+    "data": {"attacks", "sources", "seeding", "sandbox"},
     "checkpoints": {"families"},
     "zero_shot": set(),
     "crafting": {"attacks", "families", "poisoning", "seeding"},
