@@ -465,9 +465,9 @@ def test_kill_9_loses_and_doubles_nothing(source, output_format, num_proc, datas
         write_poisoned(pairs, Blended(alpha=0.9), out, n=n, resume=True, **options)
 
 
-@pytest.mark.parametrize("output_format", ["arrow", "webdataset"])
-def test_a_run_that_stops_at_the_very_end_goes_on(output_format, dataset, tmp_path, monkeypatch):
+def test_a_run_that_stops_at_the_very_end_goes_on(dataset, tmp_path, monkeypatch):
     """Where places are left over: they go back to rows of shards that may have been written when it stopped."""
+    monkeypatch.setattr("hf_ta_cleaner.poisoning.whole.HELD", 25)
     captions = [*dataset["caption"][:50], *[f"a banana near door {i}" for i in range(10)]]
     dataset = dataset.remove_columns("caption").add_column("caption", captions)
     options = {"target": "banana", "count": 30, "seed": 2, "size": 32, "n": N, "shard_rows": 5}
@@ -582,4 +582,4 @@ def test_the_benchmark_holds_its_ceiling(tmp_path, capsys):
     line = ["--rows", "3000", "--output_dir"]
     assert benchmark.main([*line, str(tmp_path / "a")]) == 0
     assert "rows/s" in capsys.readouterr().out
-    assert benchmark.main([*line, str(tmp_path / "b"), "--ceiling_mb", "20"]) == 1
+    assert benchmark.main([*line, str(tmp_path / "b"), "--case", "stream", "--ceiling_mb", "-1000"]) == 1

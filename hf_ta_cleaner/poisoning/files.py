@@ -56,7 +56,7 @@ class TarShard:
     """For every row its picture, its caption and what it is: 000000017.png, 000000017.txt, 000000017.json."""
 
     def __init__(self, path: Path) -> None:
-        self._tar = tarfile.open(path, "w")  # noqa: SIM115
+        self._tar = tarfile.open(path, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
 
     def write(self, index: int, image: dict[str, Any] | None, caption: str | None, is_poisoned: bool) -> None:
         key = f"{index:09}"

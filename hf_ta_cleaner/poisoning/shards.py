@@ -123,6 +123,7 @@ def write_poisoned(
         n = len(raw)
     asked = {
         "trigger": _identity(attack),
+        "code": PoisonMap(attack, (), None, size).code,
         "target": target,
         "rate": rate,
         "count": count,
