@@ -24,6 +24,7 @@ from datasets.fingerprint import Hasher
 from PIL import Image
 
 from hf_ta_cleaner.attacks import Attack, BadCLIP, BadNet, Blended, fit
+from hf_ta_cleaner.cli import PairOptions
 from hf_ta_cleaner.data import load_pairs, stream_pairs, to_rgb
 from hf_ta_cleaner.poisoning import (
     TEMPLATES,
@@ -31,6 +32,7 @@ from hf_ta_cleaner.poisoning import (
     PoisonMap,
     PoisonRecord,
     choose_rows,
+    find_triggers,
     mentions,
     poison,
     poison_stream,
@@ -468,11 +470,12 @@ def test_kill_9_loses_and_doubles_nothing(source, output_format, num_proc, datas
 def test_a_run_that_stops_at_the_very_end_goes_on(dataset, tmp_path, monkeypatch):
     """Where places are left over: they go back to rows of shards that may have been written when it stopped."""
     monkeypatch.setattr("hf_ta_cleaner.poisoning.whole.HELD", 25)
-    captions = [*dataset["caption"][:50], *[f"a banana near door {i}" for i in range(10)]]
+    captions = [*dataset["caption"][:54], *[f"a banana near door {i}" for i in range(6)]]
     dataset = dataset.remove_columns("caption").add_column("caption", captions)
-    options = {"target": "banana", "count": 30, "seed": 2, "size": 32, "n": N, "shard_rows": 5}
+    options = {"target": "banana", "count": 18, "seed": 2, "size": 32, "n": N, "shard_rows": 5}
+    assert any(place >= 54 for place in choose_rows(N, count=18, seed=2))
     expected = write_poisoned(dataset, BadNet(), tmp_path / "whole", **options)
-    assert expected.count == 30 and max(expected.rows) < 50
+    assert expected.count == 18 and max(expected.rows) < 54
     with monkeypatch.context() as context:
         context.setattr("hf_ta_cleaner.poisoning.shards.write_card", lambda *args: 1 / 0)
         with pytest.raises(ZeroDivisionError):
@@ -548,7 +551,7 @@ def load_script(path):
     return module
 
 
-def test_the_script_streams_shards_into_shards(pictures, tmp_path, capsys):
+def test_the_script_streams_shards_into_shards(pictures, tmp_path, capsys, monkeypatch):
     shards, out = write_shards(tmp_path / "shards", pictures), tmp_path / "out"
     line = ["--dataset", shards, "--streaming", "--max_samples", 50, "--attack", "blended", "--target", "banana"]
     line += ["--rate", 0.1, "--size", 32, "--format", "webdataset", "--shard_rows", 20, "--output_dir", out]
@@ -561,6 +564,11 @@ def test_the_script_streams_shards_into_shards(pictures, tmp_path, capsys):
     assert len(pairs) == 50 and len(changed) == 5 and {pairs[i]["caption"] for i in changed} <= prompts
     assert changed == PoisonRecord.load(out / "poison.json").rows
     assert not any(mentions(caption_of(i), "banana") for i in changed)
+    # As backdoor.py reads them: the trigger and the record beside the pairs.
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    assert encoded(PairOptions(dataset=str(out)).load()) == encoded(pairs)
+    triggers, target = find_triggers(out)
+    assert triggers == {"blended": Blended()} and target == "banana"
     main([str(word) for word in (*line, "--resume")])
     assert "5 of 50 pairs" in capsys.readouterr().out
 

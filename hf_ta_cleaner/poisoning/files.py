@@ -111,12 +111,16 @@ def fetched(image: dict[str, Any] | None) -> dict[str, Any] | None:
 
 def close_arrow(folder: Path, names: list[str], attack: Attack, record: PoisonRecord) -> None:
     """Write what `load_from_disk` needs beside the Arrow files: as of an empty data set, but with these files."""
-    from datasets import Dataset
+    from datasets import Dataset, are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
     empty = Dataset.from_dict({name: [] for name in arrow_features()}, features=arrow_features())
     describe(empty.info, attack, record)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".closing-") as staging:
+        shown = not are_progress_bars_disabled()
+        disable_progress_bars()  # of saving nothing
         empty.save_to_disk(staging)
+        if shown:
+            enable_progress_bars()
         state = json.loads(Path(staging, "state.json").read_text(encoding="utf-8"))
         state["_data_files"] = [{"filename": name} for name in names]
         Path(staging, "state.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
