@@ -204,13 +204,15 @@ def _open_tars(files: list[Path], columns: Columns, cache_dir: Cache, lazily: bo
         raise _unreadable("webdataset", files, error) from error
     fields = dict.fromkeys(name.partition(".")[2] for name in names)
     given = columns["image"]
-    pictures = (
-        [suffix[1:] for suffix in sorted(IMAGE_SUFFIXES)] if given is None else [f for f in fields if f == given]
-    )
+    pictures = [
+        field for field in fields if (f".{field.lower()}" in IMAGE_SUFFIXES if given is None else field == given)
+    ]
+    if given is None:
+        pictures += sorted({suffix[1:] for suffix in IMAGE_SUFFIXES} - set(pictures))
     others = {
-        field: datasets.Value(TAR_TYPES.get(field, "binary"))
+        field: datasets.Value(TAR_TYPES.get(field.lower(), "binary"))
         for field in fields
-        if field not in pictures and (field in TAR_TYPES or field in columns.values())
+        if field not in pictures and (field.lower() in TAR_TYPES or field in columns.values())
     }
     picture = datasets.Image(decode=False)
     features = datasets.Features({**dict.fromkeys(pictures, picture), **others})

@@ -516,12 +516,12 @@ def test_pairs_are_streamed_from_every_source(dataset, pictures, tmp_path):
 def test_shards_of_several_kinds_of_picture_are_read_whole(photos, tmp_path):
     """`datasets` takes the columns of a tar from its first rows; what comes later must not be lost."""
     (tmp_path / "shards").mkdir()
-    kinds = ["jpg"] * 8 + ["png", "webp", "jpg"]
+    kinds = ["JPG"] + ["jpg"] * 7 + ["png", "webp", "jpg"]
     contents = []
     with tarfile.open(tmp_path / "shards" / "0.tar", "w") as tar:
         for i, kind in enumerate(kinds):
             buffer = io.BytesIO()
-            photos[i % len(photos)].save(buffer, {"jpg": "JPEG"}.get(kind, kind.upper()))
+            photos[i % len(photos)].save(buffer, {"JPG": "JPEG"}.get(kind.upper(), kind.upper()))
             contents.append(buffer.getvalue())
             for extension, content in ((kind, contents[-1]), ("txt", f"caption {i}".encode())):
                 info = tarfile.TarInfo(f"{i:03}.{extension}")
