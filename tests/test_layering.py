@@ -42,7 +42,7 @@ LAYERS: dict[str, set[str]] = {
     "poisoning": {"attacks", "seeding"},
     "subtexts": {"seeding", "wordnet"},
     "augment": {"wordnet"},
-    "data": {"sources", "seeding", "sandbox"},
+    "data": {"attacks", "sources", "seeding", "sandbox"},
     "checkpoints": {"families"},
     "zero_shot": {"families"},
     "suspect": {"zero_shot"},
