@@ -44,6 +44,8 @@ LAYERS: dict[str, set[str]] = {
     "checkpoints": {"families"},
     "zero_shot": set(),
     "crafting": {"attacks", "families", "poisoning", "seeding"},
+    "presets": {"attacks", "poisoning"},
+    "mmpoison": {"attacks", "poisoning", "seeding", "zero_shot"},
     # What a training step and a measurement are made of.
     "sampling": {"seeding"},
     "collator": {"attacks", "augment", "data", "seeding", "subtexts", "zero_shot"},
@@ -70,7 +72,7 @@ DEFENDERS = ("collator", "utility", "audit")
 #: Libraries that a module must not import, not even inside a function.
 FORBIDDEN: dict[str, set[str]] = {
     "seeding": {"torch", "transformers", "datasets"},
-    "attacks": {"torch", "transformers", "datasets"},
+    "attacks": {"transformers", "datasets"},  # PyTorch only where a trained encoder is applied, see LIGHT
     "poisoning": {"torch", "transformers"},
     "subtexts": {"torch", "transformers"},
     "augment": {"torch", "transformers", "datasets"},
