@@ -48,6 +48,8 @@ LAYERS: dict[str, set[str]] = {
     "suspect": {"zero_shot"},
     "lora": {"families"},
     "crafting": {"attacks", "families", "poisoning", "seeding"},
+    "presets": {"attacks", "poisoning"},
+    "mmpoison": {"attacks", "poisoning", "seeding", "zero_shot"},
     # What a training step and a measurement are made of.
     "sampling": {"seeding"},
     "collator": {"attacks", "augment", "data", "families", "seeding", "subtexts", "zero_shot"},
@@ -81,7 +83,7 @@ DEFENDERS = ("collator", "utility", "audit")
 FORBIDDEN: dict[str, set[str]] = {
     "allocator": {"torch", "transformers", "datasets", "numpy"},
     "seeding": {"torch", "transformers", "datasets"},
-    "attacks": {"torch", "transformers", "datasets"},
+    "attacks": {"transformers", "datasets"},  # PyTorch only where a trained encoder is applied, see LIGHT
     "poisoning": {"torch", "transformers"},
     "subtexts": {"torch", "transformers"},
     "augment": {"torch", "transformers", "datasets"},
