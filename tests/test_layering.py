@@ -42,6 +42,7 @@ LAYERS: dict[str, set[str]] = {
     "augment": {"wordnet"},
     "data": {"sources", "seeding", "sandbox"},
     "checkpoints": {"families"},
+    "open_clip": {"checkpoints"},
     "zero_shot": set(),
     "crafting": {"attacks", "families", "poisoning", "seeding"},
     # What a training step and a measurement are made of.
