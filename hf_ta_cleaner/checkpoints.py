@@ -29,7 +29,7 @@ SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 CONFIGS_AND_SAFETENSORS = ["*.json", "*.txt", "*.model", "model.safetensors", "model-*-of-*.safetensors"]
 PICKLE_PATTERNS = ["pytorch_model.bin", "pytorch_model-*-of-*.bin"]
-RUN_FILES = ("checkpoint-*", *SAFETENSORS, *PICKLES, "config.json", "trainer_state.json", "report.json")
+RUN_FILES = ("checkpoint-*", *SAFETENSORS, *PICKLES, "config.json", "trainer_state.json", "report.json", "run.json")
 CONVERSION = {"title": "Adding `safetensors` variant of this model", "author": "SFconvertbot"}
 
 

@@ -45,7 +45,8 @@ class TACleanerConfig(TrainingArguments):
     `num_train_epochs` 10, `warmup_steps` 50, cosine decay and `weight_decay` 0.1 (the CleanCLIP recipe);
     `dataloader_drop_last` (a contrastive batch must be whole, so it cannot be switched off); `remove_unused_columns`
     off (the collator reads pictures); `save_strategy` epoch, `save_total_limit` 2, `metric_for_best_model`
-    clean_utility where a best model is kept, `logging_steps` 10, `logging_nan_inf_filter` off (a diverged run must
+    clean_utility where a best model is kept, `dataloader_num_workers` 0 on a CPU and a
+    share of the cores beside an accelerator, `logging_steps` 10, `logging_nan_inf_filter` off (a diverged run must
     be seen), `report_to` none, `ddp_find_unused_parameters` off (all weights are used).
     """
 
@@ -85,6 +86,9 @@ class TACleanerConfig(TrainingArguments):
     dataloader_pin_memory: bool = field(
         default_factory=torch.cuda.is_available, metadata={"help": "pinned host memory for copies to an accelerator"}
     )
+    dataloader_num_workers: int | None = field(
+        default=None, metadata={"help": "processes that read pictures (default: a share of the cores; 0 on a CPU)"}
+    )
     learning_rate: float = field(default=1e-5, metadata={"help": "peak learning rate"})
     per_device_train_batch_size: int = field(default=64, metadata={"help": "pairs per step and process"})
     per_device_eval_batch_size: int = field(default=256, metadata={"help": "pictures per evaluation batch"})
@@ -109,6 +113,9 @@ class TACleanerConfig(TrainingArguments):
         # Trainer refuses --bf16 on a processor unless it is told that it is meant to run there.
         wants_cpu = bool(str_to_bool(os.environ.get("ACCELERATE_USE_CPU", "0")))
         self.use_cpu = self.use_cpu or wants_cpu or not torch.accelerator.is_available()
+        if self.dataloader_num_workers is None:  # beside an accelerator the cores have nothing else to do
+            share = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+            self.dataloader_num_workers = 0 if self.use_cpu else min(8, max(1, share - 1))
         super().__post_init__()
         if self.n_gpu > 1:  # several GPUs are for `accelerate launch`: one process each, the loss over all of them
             self._n_gpu = 1

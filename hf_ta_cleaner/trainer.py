@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 
+from .allocator import keep_freed_memory
 from .collator import DataCollatorForTACleaner, also_true
 from .config import TACleanerConfig
 from .distributed import gather, world_size
@@ -88,6 +89,8 @@ class TACleanerTrainer(Trainer):
             trim=args.trim_text and self.family.trimmable,
         )
         model.logit_scale.requires_grad_(args.train_logit_scale)
+        if args.device.type == "cpu":
+            keep_freed_memory()
         if args.bf16 and args.device.type == "cpu":
             # In bfloat16 the backward of PyTorch's fused CPU attention takes longer than everything else together.
             model.set_attn_implementation("eager")

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import logging
 import shutil
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from hf_ta_cleaner.cli import CommandParser, EvalOptions, PairOptions, fail, set_up_logging
 from hf_ta_cleaner.config import TACleanerConfig
@@ -74,23 +74,27 @@ def main(argv: list[str] | None = None) -> None:
     from hf_ta_cleaner.trainer import TrainingDiverged  # after the parsing, so that --help is quick
 
     try:
-        clean(options, pairs, proof, args)
+        clean(options, pairs, proof, args, parser.settings)
     except (ValueError, OSError, TrainingDiverged) as error:
         fail(error)
     except KeyboardInterrupt:
         fail(f"interrupted; add --resume to continue from the last checkpoint in {args.output_dir}", code=130)
 
 
-def clean(options: CleanOptions, pairs: PairOptions, proof: EvalOptions, args: TACleanerConfig) -> None:
+def clean(
+    options: CleanOptions, pairs: PairOptions, proof: EvalOptions, args: TACleanerConfig, settings: dict[str, Any]
+) -> None:
     """The whole road: check, load, audit, train, save, audit, report."""
     from hf_ta_cleaner.audit import clean_accuracy_loss
     from hf_ta_cleaner.checkpoints import load_model, save_model
     from hf_ta_cleaner.poisoning import RECORD
     from hf_ta_cleaner.report import Report
+    from hf_ta_cleaner.runs import RunLog
     from hf_ta_cleaner.trainer import TACleanerTrainer
     from hf_ta_cleaner.utility import clean_utility
 
     checkpoint = prepare(options, args)
+    log = RunLog(args.output_dir, settings, resume=options.resume, write=args.process_index == 0)
     model, processor = load_model(options.model, allow_pickle=options.allow_pickle)
     pictures = proof.load()
     batch = args.per_device_eval_batch_size
@@ -99,16 +103,15 @@ def clean(options: CleanOptions, pairs: PairOptions, proof: EvalOptions, args: T
         audit = proof.auditor(options.model, pictures, batch_size=batch, seed=args.seed, device=args.device)
     train, held_out = load_cleaning_data(options, pairs, processor, args.seed)
     settle_evaluation(options, args, has_utility=held_out is not None)
-    trainer = TACleanerTrainer(model, args, train, eval_dataset=held_out, processing_class=processor)
+    trainer = TACleanerTrainer(model, args, train, eval_dataset=held_out, processing_class=processor, callbacks=[log])
     main_process = trainer.is_world_process_zero()
     before = recall_before = None
     if main_process and audit:
         before = audit(model, processor)
     if main_process and held_out is not None:
         recall_before = clean_utility(model, processor, held_out, batch_size=batch)
-    started = time.perf_counter()
     trainer.train(resume_from_checkpoint=checkpoint)
-    seconds = time.perf_counter() - started
+    seconds = log.seconds
     if not main_process:
         return
     model = trainer.accelerator.unwrap_model(trainer.model)

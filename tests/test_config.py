@@ -39,6 +39,26 @@ DEFAULTS = {
 }
 
 
+@pytest.mark.parametrize(
+    ("on_cpu", "cores", "processes", "given", "workers"),
+    [
+        (True, 16, "1", None, 0),
+        (True, 16, "1", 3, 3),
+        (False, 16, "1", None, 8),
+        (False, 16, "4", None, 3),
+        (False, 2, "2", None, 1),
+        (False, 16, "1", 0, 0),
+    ],
+)
+def test_readers_beside_an_accelerator(monkeypatch, tmp_path, on_cpu, cores, processes, given, workers):
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: not on_cpu)
+    monkeypatch.setattr("transformers.TrainingArguments.__post_init__", lambda self: None)
+    monkeypatch.setattr(TACleanerConfig, "n_gpu", 0)
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+    assert TACleanerConfig(str(tmp_path), dataloader_num_workers=given).dataloader_num_workers == workers
+
+
 @pytest.mark.parametrize("name", DEFAULTS)
 def test_defaults(config, name):
     assert getattr(config(), name) == DEFAULTS[name]

@@ -25,6 +25,7 @@ LAYERS: dict[str, set[str]] = {
     "__init__": {"_version"},
     # Know nothing of each other.
     "seeding": set(),
+    "allocator": set(),
     "losses": set(),
     "metrics": set(),
     "distributed": set(),
@@ -34,8 +35,9 @@ LAYERS: dict[str, set[str]] = {
     "report_plot": set(),
     "report": {"report_plot"},
     "config": set(),
+    "runs": set(),
     "attacks": {"seeding"},
-    "sandbox": {"distributed", "seeding"},
+    "sandbox": {"allocator", "distributed", "seeding"},
     # The stages: what is done to pairs, pictures and checkpoints.
     "poisoning": {"attacks", "seeding"},
     "subtexts": {"seeding", "wordnet"},
@@ -51,6 +53,7 @@ LAYERS: dict[str, set[str]] = {
     "utility": {"attacks", "data", "zero_shot"},
     # The two engines. Neither knows the other.
     "trainer": {
+        "allocator",
         "checkpoints",
         "collator",
         "config",
@@ -70,6 +73,7 @@ DEFENDERS = ("collator", "utility", "audit")
 
 #: Libraries that a module must not import, not even inside a function.
 FORBIDDEN: dict[str, set[str]] = {
+    "allocator": {"torch", "transformers", "datasets", "numpy"},
     "seeding": {"torch", "transformers", "datasets"},
     "attacks": {"torch", "transformers", "datasets"},
     "poisoning": {"torch", "transformers"},
