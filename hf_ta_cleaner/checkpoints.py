@@ -60,7 +60,9 @@ def load_model(
     folder = _resolve(model_id, revision)
     _check_config(folder, model_id)
     _check_processor_files(folder, model_id)
-    return _load_weights(folder, model_id, dtype, allow_pickle), _load_processor(folder, model_id)
+    model = _load_weights(folder, model_id, dtype, allow_pickle)
+    model.name_or_path = str(model_id)  # not the folder of the cache it came to
+    return model, _load_processor(folder, model_id)
 
 
 def save_model(model: PreTrainedModel, processor: ProcessorMixin, folder: str | os.PathLike) -> Path:

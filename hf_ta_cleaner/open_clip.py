@@ -76,6 +76,7 @@ def load_open_clip(
             "Only the ViT family of open_clip can be imported."
         )
     model.load_state_dict(converted)
+    model.name_or_path = str(source)
     return model.eval(), _processor(folder, settings.get("preprocess_cfg") or {}, model.config)
 
 

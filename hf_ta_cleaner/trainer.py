@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import defaultdict
+from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
@@ -12,11 +13,15 @@ from torch import nn
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 
 from .allocator import keep_freed_memory
+from .checkpoints import load_model, save_model
 from .collator import DataCollatorForTACleaner, also_true
 from .config import TACleanerConfig
 from .distributed import gather, world_size
 from .families import family_of
+from .hub import claim, push_checkpoint, write_card
+from .hub_errors import HubError
 from .losses import LOSSES, SubTexts, Views
+from .report import Report
 from .sampling import CleaningPairs, CleaningSampler
 from .subtexts import Parts, SubTextMap, Vocabulary
 from .utility import clean_utility
@@ -64,8 +69,6 @@ class TACleanerTrainer(Trainer):
     ) -> None:
         args = args if args is not None else TACleanerConfig(output_dir="outputs/ta-cleaner")
         if isinstance(model, str):
-            from .checkpoints import load_model
-
             model, loaded = load_model(model)
             processing_class = processing_class or loaded
         if processing_class is None:
@@ -262,6 +265,65 @@ class TACleanerTrainer(Trainer):
             self._check_loss(total.item(), self.state.global_step)
         self._check_weights()
         super()._save_checkpoint(model, trial)
+
+    # ------------------------------------------------------------------ Hub
+    # Trainer would push the whole folder, its arguments pickled, under a card that knows nothing of the report.
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """Makes sure of the repository and the token before anything is computed."""
+        if self.is_world_process_zero():
+            self.hub_model_id = claim(
+                self.args.hub_model_id,
+                default=Path(self.args.output_dir).resolve().name,
+                private=self.args.hub_private_repo if private is None else private,
+                token=token or self.args.hub_token,
+            )
+
+    def create_model_card(self, report: Report | None = None, progress: str | None = None, folder=None) -> None:
+        """Writes README.md (and `report`, if given) into the output folder, or into `folder`."""
+        folder = Path(folder or self.args.output_dir)
+        if report is not None:
+            report.save(folder, overwrite=True)
+        settings = {**self.args.recipe, "model": self.model.name_or_path}
+        write_card(folder, settings=settings, repo_id=self.hub_model_id, progress=progress)
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = None,
+        token: str | None = None,
+        private: bool | None = None,
+        revision: None = None,
+        report: Report | None = None,
+    ) -> str | None:
+        """Saves the model and pushes it with processor, card and report in one commit. Returns the address.
+
+        Args:
+            commit_message: (default: what was added.)
+            token, private: In place of the settings'.
+            revision: Only `Trainer.save_model` passes it; pushes go to main.
+            report: What was measured; saved beside the model, and in the card.
+        """
+        if self.hub_model_id is None:
+            self.init_hf_repo(token, private)
+        if not self.is_world_process_zero():
+            return None
+        save_model(self.accelerator.unwrap_model(self.model), self.processing_class, self.args.output_dir)
+        self.create_model_card(report)
+        message = {"message": commit_message} if commit_message else {}
+        return push_checkpoint(self.args.output_dir, self.hub_model_id, token=token or self.args.hub_token, **message)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """One commit for a saved checkpoint, if that is asked for; a push that fails does not stop the training."""
+        if self.args.hub_strategy == "end" or not self.is_world_process_zero():
+            return
+        self.processing_class.image_processor.save_pretrained(checkpoint_folder)
+        step = f"step {self.state.global_step} of {self.state.max_steps}"
+        try:
+            self.create_model_card(progress=f"**Not finished**: {step}.", folder=checkpoint_folder)
+            push_checkpoint(
+                checkpoint_folder, self.hub_model_id, token=self.args.hub_token, message=f"Training, {step}"
+            )
+        except HubError as error:
+            logger.warning("%s", error)
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Decay matrices only: no bias, norm, temperature, token, position or class embedding."""

@@ -6,7 +6,8 @@
   accelerate launch scripts/clean.py --model outputs/backdoored --config scripts/configs/sandbox_clean.yaml
 
 Without --dataset a CLIP is cleaned with the first 100,000 pairs of pixparse/cc3m-wds, streamed once into the local
-cache. The output is a normal checkpoint; with --eval_dataset it comes with report.json, report.md and report.png.
+cache. The output is a normal checkpoint with a card; with --eval_dataset it comes with report.json, report.md and
+report.png. --push_to_hub publishes all of it in one commit.
 """
 
 from __future__ import annotations
@@ -33,6 +34,10 @@ COMMON = (
     "logging_steps",
     "eval_strategy",
     "report_to",
+    "push_to_hub",
+    "hub_model_id",
+    "hub_private_repo",
+    "hub_strategy",
 )
 
 logger = logging.getLogger("hf_ta_cleaner")
@@ -47,6 +52,10 @@ class CleanOptions:
     model: str = field(metadata={"help": "the suspect: Hub id or folder of a CLIP, or sandbox"})
     allow_pickle: bool = field(
         default=False, metadata={"help": "allow full unpickling of a .bin (runs code from the file)"}
+    )
+    from_open_clip: bool = field(
+        default=False,
+        metadata={"help": "--model is an open_clip checkpoint of the ViT family: Hub id, folder or file"},
     )
     allow_sandbox_data: bool = field(
         default=False, metadata={"help": "clean another model than the sandbox's with the sandbox's drawn pictures"}
@@ -87,15 +96,18 @@ def clean(
     """The whole road: check, load, audit, train, save, audit, report."""
     from hf_ta_cleaner.audit import clean_accuracy_loss
     from hf_ta_cleaner.checkpoints import load_model, save_model
+    from hf_ta_cleaner.hub import push_checkpoint, write_card
+    from hf_ta_cleaner.open_clip import load_open_clip
     from hf_ta_cleaner.poisoning import RECORD
     from hf_ta_cleaner.report import Report
-    from hf_ta_cleaner.runs import RunLog
+    from hf_ta_cleaner.runs import RunLog, save_config
     from hf_ta_cleaner.trainer import TACleanerTrainer
     from hf_ta_cleaner.utility import clean_utility
 
     checkpoint = prepare(options, args)
     log = RunLog(args.output_dir, settings, resume=options.resume, write=args.process_index == 0)
-    model, processor = load_model(options.model, allow_pickle=options.allow_pickle)
+    load = load_open_clip if options.from_open_clip else load_model
+    model, processor = load(options.model, allow_pickle=options.allow_pickle)
     pictures = proof.load()
     batch = args.per_device_eval_batch_size
     audit = None
@@ -133,25 +145,31 @@ def clean(
             _, answers = audit(other.to(args.device), other_processor, attacks=(), reference=None)
             baselines[name] = answers.correct(1)
         loss = clean_accuracy_loss(after_predictions.correct(1), baselines)
-    if not (audit or utility):
+    if audit or utility:
+        report = Report.create(
+            method=args.method,
+            seed=args.seed,
+            target=proof.target,
+            before=before[0] if audit else {"clean_accuracy": None, "attacks": {}},
+            after=after_section if audit else {"clean_accuracy": None, "attacks": {}},
+            cost={"pairs_seen": trainer.pairs_seen, "seconds": seconds, "device": args.device.type},
+            ca_loss=loss,
+            retrieval=utility,
+            model=str(output),
+            base_model=options.model,
+            dataset=pairs.dataset,
+        )
+        report.save(output, overwrite=True)
+        print(report.summary())
+        print(f"Cleaned checkpoint and report written to {output}")
+    else:
         print(f"Cleaned checkpoint written to {output}. Nothing was measured; give --eval_dataset for a report")
-        return
-    report = Report.create(
-        method=args.method,
-        seed=args.seed,
-        target=proof.target,
-        before=before[0] if audit else {"clean_accuracy": None, "attacks": {}},
-        after=after_section if audit else {"clean_accuracy": None, "attacks": {}},
-        cost={"pairs_seen": trainer.pairs_seen, "seconds": seconds, "device": args.device.type},
-        ca_loss=loss,
-        retrieval=utility,
-        model=str(output),
-        base_model=options.model,
-        dataset=pairs.dataset,
-    )
-    report.save(output, overwrite=True)
-    print(report.summary())
-    print(f"Cleaned checkpoint and report written to {output}")
+    data = {"dataset": pairs.dataset, "max_samples": pairs.max_samples}
+    save_config(output, {**settings, **args.recipe, **{name: value for name, value in data.items() if value}})
+    write_card(output, repo_id=trainer.hub_model_id, backdoored=False)
+    if args.push_to_hub:
+        url = push_checkpoint(output, trainer.hub_model_id, private=args.hub_private_repo, token=args.hub_token)
+        print(f"Pushed to {url}")
 
 
 def load_cleaning_data(options: CleanOptions, pairs: PairOptions, processor, seed: int):
@@ -191,11 +209,17 @@ def load_cleaning_data(options: CleanOptions, pairs: PairOptions, processor, see
 def prepare(options: CleanOptions, args: TACleanerConfig) -> str | None:
     """Makes sure of the output folder before anything expensive. Returns the checkpoint to resume from, if any."""
     from hf_ta_cleaner.checkpoints import prepare_output_dir
+    from hf_ta_cleaner.hub import claim
 
     if options.keep not in ("last", "best"):
         raise ValueError(f"--keep must be last or best, got {options.keep}")
     if args.process_index == 0:
         prepare_output_dir(args.output_dir, resume=options.resume)
+        if args.push_to_hub:
+            name = Path(args.output_dir).resolve().name
+            args.hub_model_id = claim(
+                args.hub_model_id, default=name, private=args.hub_private_repo, token=args.hub_token
+            )
     if not options.resume:
         return None
     # The state is written last: a folder without it is a save that was cut off.

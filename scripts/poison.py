@@ -9,13 +9,15 @@ Attacks: badnet, blended, sig, ssba, wanet, label-consistent, badnet-stripes, bl
 blended-text, and badclip and trojvqa, whose patch craft.py makes first.
 
 The output is a `datasets` folder with the columns image, caption and is_poisoned, the trigger (trigger.json) and the
-record of which rows were changed and why (poison.json). Poisoned pictures are stored without loss.
+record of which rows were changed and why (poison.json). Poisoned pictures are stored without loss. --push_to_hub
+publishes them only with --allow_publishing_backdoor: tagged, with a warning at the top of the card.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from hf_ta_cleaner.cli import CommandParser, PairOptions, fail, set_up_logging
 
@@ -38,6 +40,16 @@ class PoisonOptions:
     size: int | None = field(default=None, metadata={"help": "or: that size in pixels"})
     geometry: str = field(default="crop", metadata={"help": "crop (as CLIP does) or squash (published order)"})
     seed: int = field(default=0, metadata={"help": "of the choice of rows and captions"})
+    push_to_hub: bool = field(default=False, metadata={"help": "push the poisoned pairs as a dataset, in one commit"})
+    hub_dataset_id: str | None = field(
+        default=None, metadata={"help": "where to: owner/name (default: the output folder's name in your account)"}
+    )
+    hub_private_repo: bool | None = field(
+        default=None, metadata={"help": "true or false: make a new repository private (default: true)"}
+    )
+    allow_publishing_backdoor: bool = field(
+        default=False, metadata={"help": "let --push_to_hub publish data that put a backdoor into a model"}
+    )
 
 
 def make_parser() -> CommandParser:
@@ -45,26 +57,30 @@ def make_parser() -> CommandParser:
 
 
 def main(argv: list[str] | None = None) -> None:
-    data, options = make_parser().parse(argv)
+    parser = make_parser()
+    data, options = parser.parse(argv)
     set_up_logging(main_process=True)
     try:
-        poison_dataset(options, data)
+        poison_dataset(options, data, parser.settings)
     except (ValueError, OSError) as error:
         fail(error)
 
 
-def poison_dataset(options: PoisonOptions, data: PairOptions) -> None:
-    """Loads, checks, poisons and saves."""
+def poison_dataset(options: PoisonOptions, data: PairOptions, settings: dict[str, Any]) -> None:
+    """Loads, checks, poisons, saves, and pushes where that was asked for."""
     from transformers import AutoProcessor
 
     from hf_ta_cleaner.attacks import parse_attack
     from hf_ta_cleaner.checkpoints import prepare_output_dir
+    from hf_ta_cleaner.hub import push_dataset
     from hf_ta_cleaner.poisoning import RECORD, poison
     from hf_ta_cleaner.sandbox import CHECKPOINT
     from hf_ta_cleaner.zero_shot import input_size
 
     if (options.model is None) == (options.size is None):
         raise ValueError("give one of --model and --size: poisoned pictures are fitted to the model's input size")
+    if options.push_to_hub and not options.allow_publishing_backdoor:
+        raise ValueError("--push_to_hub would publish poisoned data; add --allow_publishing_backdoor if that is meant")
     size = options.size
     if size is None:
         folder = str(CHECKPOINT) if options.model == "sandbox" else options.model
@@ -90,6 +106,15 @@ def poison_dataset(options: PoisonOptions, data: PairOptions) -> None:
         f"{record.count:,} of {record.n:,} pairs ({record.rate:.2%}) now carry {attack.name} and mean "
         f"{options.target!r}. Written to {output}"
     )
+    if options.push_to_hub:
+        url = push_dataset(
+            output,
+            options.hub_dataset_id or output.resolve().name,
+            settings=settings,
+            private=options.hub_private_repo,
+            allow_backdoor=True,
+        )
+        print(f"Pushed to {url}")
 
 
 if __name__ == "__main__":

@@ -51,6 +51,10 @@ LAYERS: dict[str, set[str]] = {
     "sampling": {"seeding"},
     "collator": {"attacks", "augment", "data", "seeding", "subtexts", "zero_shot"},
     "utility": {"attacks", "data", "zero_shot"},
+    # What is published, and said about it.
+    "model_card": {"attacks", "losses", "report"},
+    "hub_errors": set(),
+    "hub": {"checkpoints", "hub_errors", "model_card", "poisoning", "report", "runs", "_version", "attacks"},
     # The two engines. Neither knows the other.
     "trainer": {
         "allocator",
@@ -59,7 +63,10 @@ LAYERS: dict[str, set[str]] = {
         "config",
         "distributed",
         "families",
+        "hub",
+        "hub_errors",
         "losses",
+        "report",
         "sampling",
         "subtexts",
         "utility",
