@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import shlex
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
@@ -361,8 +362,8 @@ def _require_warning(card: Path) -> None:
 
 
 def _resume(folder: Path, repo_id: str, backdoored: bool) -> str:
-    flag = " --allow_publishing_backdoor" if backdoored else ""
+    words = ["--folder", str(folder), "--repo_id", repo_id, *(["--allow_publishing_backdoor"] if backdoored else [])]
     return (
         f"A push is one commit: {repo_id} holds all of it or none of it. {folder} is whole. Go on with: "
-        f"python scripts/push.py --folder {folder} --repo_id {repo_id}{flag}"
+        f"python scripts/push.py {shlex.join(words)}"
     )

@@ -89,6 +89,7 @@ class Fault:
     times: int
     headers: dict[str, str]
     cut_after: int | None
+    reset: bool
 
 
 class Refused(Exception):
@@ -106,6 +107,7 @@ class HubServer:
         store: SHA-256 -> large file.
         log: (method, path) of every request.
         stored: SHA-256 of every large file in the order it arrived.
+        ranges: every part of a file that was asked for.
     """
 
     def __init__(self) -> None:
@@ -114,6 +116,7 @@ class HubServer:
         self.store: dict[str, bytes] = {}
         self.log: list[tuple[str, str]] = []
         self.stored: list[str] = []
+        self.ranges: list[str] = []
         self.faults: list[Fault] = []
         self.before_commit = lambda: None
         self._lock = threading.RLock()
@@ -134,9 +137,15 @@ class HubServer:
             server.shutdown()
             server.server_close()
 
-    def fault(self, method, path, *, status=None, times=1, headers=None, cut_after=None) -> None:
-        """Let the next `times` requests that match fail: by a status, or cut off after so many bytes of content."""
-        self.faults.append(Fault(method, path, status, times, headers or {}, cut_after))
+    def fault(self, method, path, *, status=None, times=1, headers=None, cut_after=None, reset=True) -> None:
+        """Let the next `times` requests that match fail.
+
+        Args:
+            status, headers: of the answer.
+            cut_after: instead of an answer, break the connection off after so many bytes of content.
+            reset: break it off by a reset and not by an orderly end.
+        """
+        self.faults.append(Fault(method, path, status, times, headers or {}, cut_after, reset))
 
     def repo(self, repo_id: str, kind: str = "model") -> Repo:
         return self.repos[kind, repo_id]
@@ -196,7 +205,7 @@ class _Handler(BaseHTTPRequestHandler):
                 return self._send(
                     fault.status, {"error": f"simulated {fault.status}"}, **fault.headers, X_Error_Message="simulated"
                 )
-            self.cut_after = fault.cut_after
+            self.cut_after, self.reset = fault.cut_after, fault.reset
             if self.command in ("PUT", "POST"):
                 self.rfile.read(min(fault.cut_after, self._unread))
                 return self._cut()
@@ -217,9 +226,9 @@ class _Handler(BaseHTTPRequestHandler):
         return None
 
     def _cut(self) -> None:
-        """Break the connection off, with a reset and not with an orderly end."""
         self.wfile.flush()
-        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        if self.reset:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.connection.close()
         self.close_connection = True
 
@@ -261,6 +270,7 @@ class _Handler(BaseHTTPRequestHandler):
         status, start = 200, re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
         if start:
             status, first = 206, int(start[1])
+            self.hub.ranges.append(start[0])
             headers["Content_Range"] = f"bytes {first}-{len(data) - 1}/{len(data)}"
             data = data[first:]
         self._send(status, data, Content_Type="application/octet-stream", **headers)
