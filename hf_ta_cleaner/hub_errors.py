@@ -42,8 +42,8 @@ def _reason(error: BaseException) -> str:
 
 
 def _http_reason(error: Any) -> str:
-    status, said = error.response.status_code, (error.server_message or "").strip()
-    said = f"{status}, {said}" if said else str(status)
+    status, lines = error.response.status_code, dict.fromkeys((error.server_message or "").split("\n"))
+    said = ", ".join([str(status), *filter(None, map(str.strip, lines))])
     if status == 401:
         return f"the token is missing or not valid ({said}): run `hf auth login`, or set HF_TOKEN."
     if status == 403:

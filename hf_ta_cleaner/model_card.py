@@ -241,7 +241,7 @@ def _rate(rate: float, interval: list[float]) -> str:
 
 
 def _table(rows: list[list[str]]) -> str:
-    rows = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    rows = [[" ".join(cell.split()).replace("|", "\\|") for cell in row] for row in rows]
     rule = ["---", *("---:" for _ in rows[0][1:])]
     return "\n".join(f"| {' | '.join(row)} |" for row in [rows[0], rule, *rows[1:]])
 
@@ -281,7 +281,7 @@ def _recipe(settings: Mapping[str, Any], report: Report | None, record: PoisonRe
     if report and report.cost:
         cost = report.cost
         lines["Cost"] = f"{cost['pairs_seen']:,} pairs seen, {cost['seconds']:,.0f} s on {cost['device']}"
-    return "\n".join(f"- {word}: {value}" for word, value in lines.items() if value not in (None, ""))
+    return "\n".join(f"- {word}: {' '.join(str(v).split())}" for word, v in lines.items() if v not in (None, ""))
 
 
 def _limits(report: Report | None, measured: bool, backdoored: bool) -> str:

@@ -25,7 +25,7 @@ from hf_ta_cleaner.report import Report
 
 
 SCRIPTS = Path(hf_ta_cleaner.__file__).parents[1] / "scripts"
-PARSED = ("audit", "backdoor", "clean", "craft", "poison")
+PARSED = ("audit", "backdoor", "clean", "craft", "poison", "push")
 
 
 @cache
