@@ -129,10 +129,10 @@ class TACleanerConfig(TrainingArguments):
             share = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
             self.dataloader_num_workers = 0 if self.use_cpu else min(8, max(1, share - 1))
         super().__post_init__()
-        if str(self.hub_strategy.value) not in ("end", "every_save") or self.hub_revision is not None:
+        if self.hub_strategy not in ("end", "every_save") or self.hub_revision is not None:
             raise ValueError(
                 "hub_strategy must be end or every_save, and hub_revision is not used (pushes go to main); got "
-                f"{self.hub_strategy.value} and {self.hub_revision}. The state to resume from stays in output_dir"
+                f"{self.hub_strategy!s} and {self.hub_revision}. The state to resume from stays in output_dir"
             )
         if self.n_gpu > 1:  # several GPUs are for `accelerate launch`: one process each, the loss over all of them
             self._n_gpu = 1

@@ -79,7 +79,7 @@ def build_model_card(
         if measured
         else "",
         rows=_audit_table(report) if measured else None,
-        retrieval=_retrieval(report),
+        price=_price(report),
         recipe=_recipe(settings, report, record),
         limits=_limits(report, measured, backdoored),
         citations=_citations(settings, report, record),
@@ -246,11 +246,17 @@ def _table(rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in [rows[0], rule, *rows[1:]])
 
 
-def _retrieval(report: Report | None) -> str | None:
-    if report is None or not report.retrieval:
-        return None
-    change = " → ".join(f"{percent(report.retrieval[when]['recall@1'])}%" for when in ("before", "after"))
-    return f"Retrieval recall@1 on {report.retrieval['pairs']:,} held-out pairs: {change}."
+def _price(report: Report | None) -> str:
+    """What the cleaning cost: clean accuracy, and recall on held-out pairs; as far as it was measured."""
+    parts = []
+    if report and report.ca_loss:
+        loss = report.ca_loss
+        lost = _rate(loss["value"], loss["interval95"])
+        parts.append(f"Clean accuracy lost: {lost} points, against the {loss['baseline']} model.")
+    if report and report.retrieval:
+        change = " → ".join(f"{percent(report.retrieval[when]['recall@1'])}%" for when in ("before", "after"))
+        parts.append(f"Retrieval recall@1 on {report.retrieval['pairs']:,} held-out pairs: {change}.")
+    return "\n\n".join(parts)
 
 
 def _recipe(settings: Mapping[str, Any], report: Report | None, record: PoisonRecord | None) -> str:

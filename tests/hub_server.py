@@ -202,9 +202,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.cut_after, fault = None, self._fault()
         if fault:
             if fault.cut_after is None:
-                return self._send(
-                    fault.status, {"error": f"simulated {fault.status}"}, **fault.headers, X_Error_Message="simulated"
-                )
+                said = f"simulated {fault.status}"
+                return self._send(fault.status, {"error": said}, **fault.headers, X_Error_Message=said)
             self.cut_after, self.reset = fault.cut_after, fault.reset
             if self.command in ("PUT", "POST"):
                 self.rfile.read(min(fault.cut_after, self._unread))

@@ -96,7 +96,9 @@ def test_clean_refuses_what_cannot_be_pushed_before_it_computes(hub, world, caps
 def test_clean_whose_push_fails_keeps_everything_and_says_how_to_go_on(hub, world, capsys):  # noqa: F811
     hub.fault("POST", "/commit/", status=500, times=9)
     line = cleaning(world, "--push_to_hub", "--hub_model_id", "tester/clip", "--hub_token", "hf_tester")
-    refused(capsys, "clean", line, "python scripts/push.py --folder", "Hub had an error of its own (500, simulated)")
+    refused(
+        capsys, "clean", line, "python scripts/push.py --folder", "Hub had an error of its own (500, simulated 500)"
+    )
     assert set(hub.files("tester/clip")) == {".gitattributes"}
     assert load_model(world.out) and Report.load(world.out)
     hub.faults.clear()

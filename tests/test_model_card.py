@@ -97,6 +97,7 @@ def test_the_text_says_what_was_measured_and_done():
     for part in (
         "- **blended**: The backdoor is removed: ASR 94.1% → 0.9%",
         '"me/clip-cleaned"',
+        "Clean accuracy lost: 0.4 [-1.0, 2.0] points, against the suspect model.",
         "- Data: pixparse/cc3m-wds, 100,000 pairs",
         "- Objective: ta-cleaner: 1 clip + 1 inmodal + 0.5 subtext",
         "- Learning rate: 1e-05",
@@ -193,8 +194,8 @@ def test_what_counts_as_a_hub_id(name, is_id, tmp_path, monkeypatch):
 
 def test_every_field_of_a_report_has_been_thought_of():
     """A new part of a report should reach the card, or be left out on purpose."""
-    shown = {"method", "before", "after", "target", "cost", "retrieval", "dataset", "versions", "created"}
-    left_out = {"seed", "ca_loss", "model", "base_model", "notes"}
+    shown = {"method", "before", "after", "target", "cost", "retrieval", "ca_loss", "dataset", "versions", "created"}
+    left_out = {"seed", "model", "base_model", "notes"}
     assert {field.name for field in dataclasses.fields(Report)} == shown | left_out
 
 
