@@ -6,6 +6,7 @@ read with weights-only loading, and code in a repository is never run.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -60,7 +61,9 @@ def load_model(
     folder = _resolve(model_id, revision)
     _check_config(folder, model_id)
     _check_processor_files(folder, model_id)
-    return _load_weights(folder, model_id, dtype, allow_pickle), _load_processor(folder, model_id)
+    model = _load_weights(folder, model_id, dtype, allow_pickle)
+    model.name_or_path = str(model_id)  # not the folder of the cache it came to
+    return model, _load_processor(folder, model_id)
 
 
 def save_model(model: PreTrainedModel, processor: ProcessorMixin, folder: str | os.PathLike) -> Path:
@@ -143,17 +146,22 @@ def _resolve(model_id: str | os.PathLike, revision: str | None) -> Path:
         raise CheckpointError(f"'{name}' is a file. Wanted a folder with config.json, or a Hub id. Give its folder.")
     if name == "sandbox" or path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
         raise CheckpointError(f"The folder '{path}' does not exist. Wanted a checkpoint folder or a Hub id.")
-    folder = _download(name, revision, CONFIGS_AND_SAFETENSORS)
+    folder = download(name, revision, CONFIGS_AND_SAFETENSORS)
     if _has_any(folder, SAFETENSORS):
         return folder
     conversion = _find_conversion(name, folder) if revision in {None, "main"} else None
     if conversion is not None:
         logger.info("%s: weights from the Hub's conversion to safetensors, %s", name, conversion)
-        return _download(name, conversion, CONFIGS_AND_SAFETENSORS)
-    return _download(name, revision, CONFIGS_AND_SAFETENSORS + PICKLE_PATTERNS)
+        return download(name, conversion, CONFIGS_AND_SAFETENSORS)
+    return download(name, revision, CONFIGS_AND_SAFETENSORS + PICKLE_PATTERNS)
 
 
-def _download(model_id: str, revision: str | None, patterns: list[str]) -> Path:
+def download(model_id: str, revision: str | None, patterns: list[str]) -> Path:
+    """The files at the top of a Hub repository that match, in a local folder of the cache.
+
+    Raises:
+        CheckpointError: whatever went wrong, with what to do about it; what was downloaded whole stays in the cache.
+    """
     from huggingface_hub import errors, snapshot_download
 
     try:
@@ -180,6 +188,8 @@ def _download(model_id: str, revision: str | None, patterns: list[str]) -> Path:
         )
     except Exception as error:  # HTTP, transfer and disk errors have no common base
         cause, advice = error, "Run the same command again: finished files are kept"
+        if getattr(error, "errno", None) == errno.ENOSPC:
+            advice = f"Free some space, or set HF_HOME to a larger disk. {advice}"
     raise CheckpointError(
         f"'{model_id}' is no local folder and cannot be downloaded ({type(cause).__name__}: {cause}). {advice}."
     ) from cause
@@ -229,7 +239,11 @@ def _check_config(folder: Path, model_id: Any) -> None:
         listed = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8]) or "nothing"
         raise CheckpointError(
             f"'{model_id}' has no config.json; found: {listed}. Wanted a checkpoint in the transformers format. "
-            "Give the folder that holds config.json, or convert the checkpoint."
+            + (
+                "It is an open_clip checkpoint: add --from_open_clip."
+                if "open_clip" in listed
+                else "Give the folder that holds config.json, or convert the checkpoint."
+            )
         )
     for file in sorted(folder.glob("*.json")):
         if "config" in file.name and "auto_map" in _read_json(file):

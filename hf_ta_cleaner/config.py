@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field, fields
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from accelerate.utils import str_to_bool
@@ -91,7 +91,7 @@ class TACleanerConfig(TrainingArguments):
     off (the collator reads pictures); `save_strategy` epoch, `save_total_limit` 2, `metric_for_best_model`
     clean_utility where a best model is kept, `dataloader_num_workers` 0 on a CPU and a
     share of the cores beside an accelerator, `logging_steps` 10, `logging_nan_inf_filter` off (a diverged run must
-    be seen), `report_to` none, `ddp_find_unused_parameters` off (all weights are used).
+    be seen), `report_to` none, `hub_strategy` end, `ddp_find_unused_parameters` off (all weights are used).
     """
 
     _argument_group_name = "cleaning (the objective and its optimisation)"
@@ -160,6 +160,18 @@ class TACleanerConfig(TrainingArguments):
     report_to: None | str | list[str] = field(  # noqa: RUF036 (HfArgumentParser needs this order)
         default="none", metadata={"help": "tensorboard, wandb, trackio, none"}
     )
+    push_to_hub: bool = field(
+        default=False, metadata={"help": "push checkpoint, card, report and config in one commit at the end"}
+    )
+    hub_model_id: str | None = field(
+        default=None, metadata={"help": "where to: owner/name (default: the output folder's name in your account)"}
+    )
+    hub_private_repo: bool | None = field(
+        default=None, metadata={"help": "true or false: make a new repository private (default: your account's)"}
+    )
+    hub_strategy: str = field(
+        default="end", metadata={"help": "end, or every_save: also each saved checkpoint, in a commit of its own"}
+    )
     ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "all weights are used"})
 
     def __post_init__(self) -> None:
@@ -172,6 +184,11 @@ class TACleanerConfig(TrainingArguments):
             share = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
             self.dataloader_num_workers = 0 if self.use_cpu else min(8, max(1, share - 1))
         super().__post_init__()
+        if self.hub_strategy not in ("end", "every_save") or self.hub_revision is not None:
+            raise ValueError(
+                "hub_strategy must be end or every_save, and hub_revision is not used (pushes go to main); got "
+                f"{self.hub_strategy!s} and {self.hub_revision}. The state to resume from stays in output_dir"
+            )
         if self.n_gpu > 1:  # several GPUs are for `accelerate launch`: one process each, the loss over all of them
             self._n_gpu = 1
         if self.method not in METHODS:
@@ -232,3 +249,16 @@ class TACleanerConfig(TrainingArguments):
     def weights(self) -> dict[str, float]:
         """Weight of every term."""
         return {name: getattr(self, f"{name}_weight") for name in TERMS}
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """The settings that decide the weights of a run, as plain values under their own names."""
+        names = (
+            "method subtext_fraction num_positive num_negative subtext_swap subtext_exclude repel_tau repel_share "
+            "image_noise noise_sigma image_erase train_logit_scale use_peft lora_rank lora_alpha learning_rate "
+            "num_train_epochs max_steps warmup_steps weight_decay lr_scheduler_type per_device_train_batch_size "
+            "gradient_accumulation_steps seed bf16 fp16"
+        ).split()
+        own = {name: getattr(self, name) for name in names}
+        weights = {f"{name}_weight": weight for name, weight in self.weights.items()}
+        return {name: getattr(value, "value", value) for name, value in {**own, **weights}.items()}

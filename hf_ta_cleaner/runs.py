@@ -8,18 +8,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
 from transformers import TrainerCallback
 
 
 #: Name of the file in the output folder.
 RUN = "run.json"
 
+#: Name of the file that repeats a run: `--config FOLDER/config.yaml --output_dir ANOTHER`.
+CONFIG = "config.yaml"
+
 #: Settings that may change when a run is continued: they change no weight.
 _FREE = frozenset(
     "resume output_dir logging_steps logging_dir logging_strategy report_to disable_tqdm save_total_limit run_name "
     "dataloader_num_workers dataloader_prefetch_factor dataloader_pin_memory eval_strategy eval_steps eval_dataset "
     "eval_split eval_image_column eval_label_column classnames_file max_eval_samples templates trigger target "
-    "reference geometry ca_baseline per_device_eval_batch_size".split()
+    "reference geometry ca_baseline per_device_eval_batch_size push_to_hub hub_model_id hub_private_repo hub_token "
+    "hub_strategy".split()
+)
+
+_WHERE_TO = frozenset(
+    "output_dir resume push_to_hub hub_model_id hub_private_repo hub_token hub_strategy "
+    "allow_publishing_backdoor".split()
 )
 
 
@@ -76,3 +86,11 @@ class RunLog(TrainerCallback):
     def on_save(self, args, state, control, **kwargs) -> None:
         if self._write:
             self._save(self.seconds)
+
+
+def save_config(folder: str | Path, settings: Mapping[str, Any]) -> Path:
+    """Write the settings of a run as a file for `--config`: all but where its output goes, and so no token either."""
+    kept = {name: value for name, value in settings.items() if name not in _WHERE_TO}
+    path = Path(folder) / CONFIG
+    path.write_text(yaml.safe_dump(kept, sort_keys=True, allow_unicode=True), encoding="utf-8")
+    return path

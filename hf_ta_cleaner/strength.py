@@ -193,6 +193,7 @@ def clear(folder: str | Path) -> None:
 def _settings(args: TACleanerConfig, strength: float) -> TACleanerConfig:
     settings = with_strength(args, strength)
     settings.output_dir = str(Path(args.output_dir) / f"strength-{strength:g}")
+    settings.push_to_hub = False  # only what is chosen is published, by the caller
     return settings
 
 

@@ -14,6 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 
 from .allocator import keep_freed_memory
+from .checkpoints import load_model
 from .collator import DataCollatorForTACleaner
 from .config import TACleanerConfig
 from .distributed import world_size
@@ -21,6 +22,7 @@ from .embedding import embed
 from .families import family_of
 from .lora import add_lora
 from .losses import LOSSES, Views, repel_distances
+from .publishing import HubPublishing
 from .sampling import CleaningPairs, CleaningSampler
 from .subtexts import Parts, SubTextMap, Vocabulary
 from .suspect import FINGERPRINT, Suspect
@@ -34,7 +36,7 @@ class TrainingDiverged(RuntimeError):
     """The loss is no longer a finite number. The last checkpoint on disk is from before that."""
 
 
-class TACleanerTrainer(Trainer):
+class TACleanerTrainer(HubPublishing, Trainer):
     """Fine-tunes the backdoor out of a CLIP or SigLIP (CleanCLIP, arXiv 2303.03323; TA-Cleaner, arXiv 2409.17601;
     Perturb and Recover, arXiv 2412.00727).
 
@@ -72,8 +74,6 @@ class TACleanerTrainer(Trainer):
     ) -> None:
         args = args if args is not None else TACleanerConfig(output_dir="outputs/ta-cleaner")
         if isinstance(model, str):
-            from .checkpoints import load_model
-
             model, loaded = load_model(model)
             processing_class = processing_class or loaded
         if processing_class is None:

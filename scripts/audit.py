@@ -5,6 +5,7 @@
         --target pizza --output_dir outputs/audit
 
 Writes report.json, report.md and report.png. Without --trigger, the trigger beside the checkpoint is used.
+--push_report offers the results to the model's repository by pull request.
 """
 
 from __future__ import annotations
@@ -25,6 +26,19 @@ class AuditOptions:
     output_dir: Path = field(metadata={"help": "where the report goes; must not hold one"})
     batch_size: int = field(default=256, metadata={"help": "pictures a batch"})
     seed: int = field(default=0, metadata={"help": "of the choice of pictures under --max_eval_samples"})
+    from_open_clip: bool = field(
+        default=False,
+        metadata={"help": "--model is an open_clip checkpoint of the ViT family: Hub id, folder or file"},
+    )
+    allow_pickle: bool = field(
+        default=False, metadata={"help": "allow full unpickling of a .bin (runs code from the file)"}
+    )
+    push_report: bool = field(
+        default=False, metadata={"help": "add the results to the model's repository by pull request"}
+    )
+    hub_model_id: str | None = field(
+        default=None, metadata={"help": "the repository for --push_report (default: --model, if it is a Hub id)"}
+    )
     device: str = field(default="auto", metadata={"help": "cpu, cuda, ... (default: an accelerator if there is one)"})
 
 
@@ -46,14 +60,23 @@ def run(options: AuditOptions, data: EvalOptions) -> None:
     from accelerate import PartialState
 
     from hf_ta_cleaner.checkpoints import load_model
+    from hf_ta_cleaner.hub import push_report
+    from hf_ta_cleaner.naming import is_hub_id
+    from hf_ta_cleaner.open_clip import load_open_clip
     from hf_ta_cleaner.report import Report
 
+    repo_id = options.hub_model_id or options.model
+    if options.push_report and not is_hub_id(repo_id):
+        raise ValueError(
+            f"--push_report needs a model on the Hub, got {repo_id}; name it with --hub_model_id owner/name"
+        )
     device = PartialState().device if options.device == "auto" else options.device
     pictures = data.load()
     if pictures is None:
         raise ValueError("an audit needs labelled pictures; give --eval_dataset")
     audit = data.auditor(options.model, pictures, batch_size=options.batch_size, seed=options.seed, device=device)
-    model, processor = load_model(options.model)
+    load = load_open_clip if options.from_open_clip else load_model
+    model, processor = load(options.model, allow_pickle=options.allow_pickle)
     section, _ = audit(model.to(device), processor)
     report = Report.create(
         method="audit",
@@ -67,6 +90,8 @@ def run(options: AuditOptions, data: EvalOptions) -> None:
     path = report.save(options.output_dir)
     print(report.summary())
     print(f"Written to {path.parent}: report.json, report.md, report.png")
+    if options.push_report:
+        print(f"Pull request: {push_report(path.parent, repo_id)}")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@
 so on, as long as recall (or accuracy) on the held-out pairs stays within --utility_budget of the suspect's.
 
 Without --dataset a CLIP is cleaned with the first 100,000 pairs of pixparse/cc3m-wds, streamed once into the local
-cache. The output is a normal checkpoint; with --eval_dataset it comes with report.json, report.md and report.png.
+cache. The output is a normal checkpoint with a card; with --eval_dataset it comes with report.json, report.md and
+report.png. --push_to_hub publishes all of it in one commit.
 """
 
 from __future__ import annotations
@@ -37,6 +38,10 @@ COMMON = (
     "logging_steps",
     "eval_strategy",
     "report_to",
+    "push_to_hub",
+    "hub_model_id",
+    "hub_private_repo",
+    "hub_strategy",
 )
 
 logger = logging.getLogger("hf_ta_cleaner")
@@ -51,6 +56,10 @@ class CleanOptions:
     model: str = field(metadata={"help": "the suspect: Hub id or folder of a CLIP, or sandbox"})
     allow_pickle: bool = field(
         default=False, metadata={"help": "allow full unpickling of a .bin (runs code from the file)"}
+    )
+    from_open_clip: bool = field(
+        default=False,
+        metadata={"help": "--model is an open_clip checkpoint of the ViT family: Hub id, folder or file"},
     )
     allow_sandbox_data: bool = field(
         default=False, metadata={"help": "clean another model than the sandbox's with the sandbox's drawn pictures"}
@@ -100,10 +109,12 @@ def clean(
     """The whole road: check, load, audit, train, save, audit, report."""
     from hf_ta_cleaner.audit import clean_accuracy_loss
     from hf_ta_cleaner.checkpoints import load_model, save_model
+    from hf_ta_cleaner.hub import push_checkpoint, write_card
     from hf_ta_cleaner.lora import merge
+    from hf_ta_cleaner.open_clip import load_open_clip
     from hf_ta_cleaner.poisoning import RECORD
     from hf_ta_cleaner.report import Report
-    from hf_ta_cleaner.runs import RunLog
+    from hf_ta_cleaner.runs import RunLog, save_config
     from hf_ta_cleaner.strength import clear, train_strongest, with_strength
     from hf_ta_cleaner.trainer import TACleanerTrainer
     from hf_ta_cleaner.utility import clean_utility
@@ -112,7 +123,8 @@ def clean(
     log = RunLog(args.output_dir, settings, resume=options.resume, write=args.process_index == 0)
     automatic = options.strength == "auto"
     strong = args if automatic else with_strength(args, float(options.strength))
-    model, processor = load_model(options.model, allow_pickle=options.allow_pickle)
+    load = load_open_clip if options.from_open_clip else load_model
+    model, processor = load(options.model, allow_pickle=options.allow_pickle)
     pictures = proof.load()
     batch = args.per_device_eval_batch_size
     audit = None
@@ -175,26 +187,34 @@ def clean(
             _, answers = audit(other.to(args.device), other_processor, attacks=(), reference=None)
             baselines[name] = answers.correct(1)
         loss = clean_accuracy_loss(after_predictions.correct(1), baselines)
-    if not (audit or utility):
+    if audit or utility:
+        report = Report.create(
+            method=args.method,
+            seed=args.seed,
+            target=proof.target,
+            before=before[0] if audit else {"clean_accuracy": None, "attacks": {}},
+            after=after_section if audit else {"clean_accuracy": None, "attacks": {}},
+            cost={**cost, "device": args.device.type},
+            ca_loss=loss,
+            retrieval=utility,
+            model=str(output),
+            base_model=options.model,
+            dataset=pairs.dataset,
+            notes=notes_on(options, args, cost),
+        )
+        report.save(output, overwrite=True)
+        print(report.summary())
+        print(f"Cleaned checkpoint and report written to {output}")
+    else:
         print(f"Cleaned checkpoint written to {output}. Nothing was measured; give --eval_dataset for a report")
-        return
-    report = Report.create(
-        method=args.method,
-        seed=args.seed,
-        target=proof.target,
-        before=before[0] if audit else {"clean_accuracy": None, "attacks": {}},
-        after=after_section if audit else {"clean_accuracy": None, "attacks": {}},
-        cost={**cost, "device": args.device.type},
-        ca_loss=loss,
-        retrieval=utility,
-        model=str(output),
-        base_model=options.model,
-        dataset=pairs.dataset,
-        notes=notes_on(options, args, cost),
-    )
-    report.save(output, overwrite=True)
-    print(report.summary())
-    print(f"Cleaned checkpoint and report written to {output}")
+    # What repeats the chosen run: its rates as they were, strength 1, and no search.
+    data = {"dataset": pairs.dataset, "max_samples": pairs.max_samples, "strength": None, "utility_budget": None}
+    repeated = {**settings, **trainer.args.recipe, **data}
+    save_config(output, {name: value for name, value in repeated.items() if value is not None})
+    write_card(output, repo_id=args.hub_model_id if args.push_to_hub else None, backdoored=False)
+    if args.push_to_hub:
+        url = push_checkpoint(output, args.hub_model_id, private=args.hub_private_repo, token=args.hub_token)
+        print(f"Pushed to {url}")
 
 
 def notes_on(options: CleanOptions, args: TACleanerConfig, cost: dict) -> list[str]:
@@ -251,6 +271,7 @@ def load_cleaning_data(options: CleanOptions, pairs: PairOptions, processor, see
 def prepare(options: CleanOptions, args: TACleanerConfig) -> str | None:
     """Makes sure of options and output folder before anything expensive. Returns the checkpoint to resume from."""
     from hf_ta_cleaner.checkpoints import last_checkpoint, prepare_output_dir
+    from hf_ta_cleaner.hub import claim
 
     if options.keep not in ("last", "best"):
         raise ValueError(f"--keep must be last or best, got {options.keep}")
@@ -263,8 +284,20 @@ def prepare(options: CleanOptions, args: TACleanerConfig) -> str | None:
         raise ValueError("--strength auto measures on held-out pairs; give --validation_samples")
     if options.merge_adapter and not args.use_peft:
         raise ValueError("--merge_adapter merges the adapters of --use_peft, which was not given")
+    if args.push_to_hub and args.use_peft and not options.merge_adapter:
+        raise ValueError("--push_to_hub publishes whole models; add --merge_adapter to --use_peft")
+    if args.hub_strategy == "every_save" and (args.use_peft or options.strength == "auto"):
+        raise ValueError(
+            "--hub_strategy every_save pushes the checkpoints of one run of a whole model; leave it out with "
+            "--use_peft and with --strength auto"
+        )
     if args.process_index == 0:
         prepare_output_dir(args.output_dir, resume=options.resume)
+        if args.push_to_hub:
+            name = Path(args.output_dir).resolve().name
+            args.hub_model_id = claim(
+                args.hub_model_id, default=name, private=args.hub_private_repo, token=args.hub_token
+            )
     if not options.resume or options.strength == "auto":
         return None
     checkpoint = last_checkpoint(args.output_dir)

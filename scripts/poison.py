@@ -13,7 +13,8 @@ blended-text, and badclip and trojvqa, whose patch craft.py makes first.
 The output is a folder of shards - of `datasets` with the columns image, caption and is_poisoned, or of webdataset -
 with the trigger (trigger.json), the record of which rows were changed and why (poison.json) and a dataset card
 (README.md). Poisoned pictures are stored without loss. --streaming holds and copies nothing, whatever the size;
---resume goes on with an interrupted run.
+--resume goes on with an interrupted run. --push_to_hub publishes the folder only with --allow_publishing_backdoor:
+tagged, with a warning at the top of the card.
 """
 
 from __future__ import annotations
@@ -53,6 +54,16 @@ class PoisonOptions:
     )
     num_proc: int | None = field(default=None, metadata={"help": "processes; not for what can only be read in order"})
     resume: bool = field(default=False, metadata={"help": "go on with the interrupted run in --output_dir"})
+    push_to_hub: bool = field(default=False, metadata={"help": "push the poisoned pairs as a dataset, in one commit"})
+    hub_dataset_id: str | None = field(
+        default=None, metadata={"help": "where to: owner/name (default: the output folder's name in your account)"}
+    )
+    hub_private_repo: bool | None = field(
+        default=None, metadata={"help": "true or false: make a new repository private (default: true)"}
+    )
+    allow_publishing_backdoor: bool = field(
+        default=False, metadata={"help": "let --push_to_hub publish data that put a backdoor into a model"}
+    )
 
 
 def make_parser() -> CommandParser:
@@ -71,17 +82,20 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def poison_dataset(options: PoisonOptions, data: PairOptions) -> None:
-    """Loads, checks, poisons and writes."""
+    """Loads, checks, poisons, writes, and pushes where that was asked for."""
     from transformers import AutoProcessor
 
     from hf_ta_cleaner.attacks import parse_attack
     from hf_ta_cleaner.data import stream_pairs
+    from hf_ta_cleaner.hub import push_dataset
     from hf_ta_cleaner.poisoning import FORMATS, check_folder, write_poisoned
     from hf_ta_cleaner.sandbox import CHECKPOINT
     from hf_ta_cleaner.zero_shot import input_size
 
     if (options.model is None) == (options.size is None):
         raise ValueError("give one of --model and --size: poisoned pictures are fitted to the model's input size")
+    if options.push_to_hub and not options.allow_publishing_backdoor:
+        raise ValueError("--push_to_hub would publish poisoned data; add --allow_publishing_backdoor if that is meant")
     size = options.size
     if size is None:
         folder = str(CHECKPOINT) if options.model == "sandbox" else options.model
@@ -128,6 +142,14 @@ def poison_dataset(options: PoisonOptions, data: PairOptions) -> None:
         f"{record.count:,} of {record.n:,} pairs ({record.rate:.2%}) now carry {attack.name} and mean "
         f"{options.target!r}. Written to {output}"
     )
+    if options.push_to_hub:
+        url = push_dataset(
+            output,
+            options.hub_dataset_id or output.resolve().name,
+            private=options.hub_private_repo,
+            allow_backdoor=True,
+        )
+        print(f"Pushed to {url}")
 
 
 if __name__ == "__main__":

@@ -167,3 +167,42 @@ def make_trainer(tiny_clip, tiny_processor, cleaning_pairs, tmp_path):
         )
 
     return make
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A Hub on the loopback interface, which this process's client talks to as "tester", with a cache of its own.
+
+    The client's waits before a retry are not waited: `hub.waits` has their seconds.
+    """
+    import datasets
+    from hub_server import HubServer
+    from huggingface_hub import constants, file_download, hf_api
+    from huggingface_hub.utils import _http
+
+    with HubServer() as server:
+        url = server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        switches = {"ENDPOINT": server.endpoint, "HUGGINGFACE_CO_URL_TEMPLATE": url, "HF_HUB_OFFLINE": False}
+        switches |= {"HF_HUB_CACHE": str(tmp_path / "hub-cache"), "HF_HUB_DISABLE_XET": True}
+        for name, value in switches.items():  # the client read these from the environment when it was imported
+            monkeypatch.setattr(constants, name, value)
+        monkeypatch.setattr(hf_api.api, "endpoint", server.endpoint)
+        monkeypatch.setattr(datasets.config, "HF_ENDPOINT", server.endpoint)
+        monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+        monkeypatch.setenv("HF_TOKEN", "hf_tester")
+        server.waits = []
+        for module in (_http, file_download):
+            monkeypatch.setattr(module, "time", Clock(server.waits))
+        yield server
+
+
+class Clock:
+    """`time`, but `sleep` only takes a note."""
+
+    def __init__(self, waits: list[float]) -> None:
+        self.sleep = waits.append
+
+    def __getattr__(self, name):
+        import time
+
+        return getattr(time, name)

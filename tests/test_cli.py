@@ -25,7 +25,7 @@ from hf_ta_cleaner.report import Report
 
 
 SCRIPTS = Path(hf_ta_cleaner.__file__).parents[1] / "scripts"
-PARSED = ("audit", "backdoor", "clean", "craft", "poison")
+PARSED = ("audit", "backdoor", "clean", "craft", "poison", "push")
 
 
 @cache
@@ -417,6 +417,10 @@ def test_strength_multiplies(world):
     script("clean").main(cleaning(world, "--method", "ft", "--strength", 3, "--learning_rate", 1e-4))
     report = Report.load(world.out)
     assert report.cost["strength"] == 3 and any("strength 3" in note for note in report.notes)
+    config = yaml.safe_load(
+        (world.out / "config.yaml").read_text()
+    )  # repeats this run, so the rate is not tripled again
+    assert config["learning_rate"] == pytest.approx(3e-4) and "strength" not in config
 
 
 @pytest.mark.parametrize("merged", [False, True])
@@ -443,6 +447,11 @@ def test_lora_from_the_command_line(world, merged):
         (["--strength", "0"], "strength must be a positive number or auto, got 0"),
         (["--strength", "auto", "--validation_samples", "0"], "--strength auto measures on held-out pairs"),
         (["--strength", "auto", "--max_samples", "16"], "--strength auto measures on held-out pairs"),
+        (
+            ["--strength", "auto", "--hub_strategy", "every_save"],
+            "leave it out with --use_peft",
+        ),
+        (["--use_peft", "--push_to_hub"], "add --merge_adapter to --use_peft"),
         (["--merge_adapter"], "--merge_adapter merges the adapters of --use_peft"),
     ],
 )

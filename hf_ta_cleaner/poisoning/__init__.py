@@ -7,6 +7,7 @@ from where it was when it is interrupted. `PoisonMap` is the row function of all
 
 from __future__ import annotations
 
+from .card import CARD, POISONED, write_card
 from .record import RECORD, TRIGGER, PoisonRecord, find_triggers
 from .row_map import PoisonMap
 from .rows import TEMPLATES, Draw, choose_rows, mentions, target_captions
@@ -15,7 +16,9 @@ from .whole import poison, poison_stream
 
 
 __all__ = [
+    "CARD",
     "FORMATS",
+    "POISONED",
     "RECORD",
     "TEMPLATES",
     "TRIGGER",
@@ -29,5 +32,6 @@ __all__ = [
     "poison",
     "poison_stream",
     "target_captions",
+    "write_card",
     "write_poisoned",
 ]

@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 from ..attacks import Attack
 from ..attacks.pixels import require_choice
 from .card import write_card
-from .files import SHARD_FILES, TAR_PICTURES, close_arrow, fetched, open_shard
+from .files import SHARD_FILES, close_arrow, fetched, open_shard
 from .record import RECORD, PoisonRecord, write_json
 from .row_map import PoisonMap
 from .rows import Draw, Plan, make_plan
@@ -167,7 +167,7 @@ def write_poisoned(
     shard_names = [job.shard_name(k) for k in range(job.shards())]
     if output_format == "arrow":
         close_arrow(folder, shard_names, attack, record)
-    write_card(folder, attack, record, output_format, source, TAR_PICTURES)
+    write_card(folder, attack, record, output_format, source)
     record.save(folder / RECORD)
     shutil.rmtree(folder / UNFINISHED)
     return record
