@@ -43,11 +43,12 @@ LAYERS: dict[str, set[str]] = {
     "data": {"sources", "seeding", "sandbox"},
     "checkpoints": {"families"},
     "zero_shot": set(),
+    "retrieval": {"metrics"},
     "crafting": {"attacks", "families", "poisoning", "seeding"},
     # What a training step and a measurement are made of.
     "sampling": {"seeding"},
     "collator": {"attacks", "augment", "data", "seeding", "subtexts", "zero_shot"},
-    "utility": {"attacks", "data", "zero_shot"},
+    "utility": {"attacks", "data", "retrieval", "zero_shot"},
     # The two engines. Neither knows the other.
     "trainer": {
         "checkpoints",
