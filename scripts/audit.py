@@ -4,11 +4,13 @@
     python scripts/audit.py --model ID --eval_dataset ethz/food101 --trigger blended badnet:place=middle \\
         --target pizza --output_dir outputs/audit
 
-Writes report.json, report.md and report.png. Without --trigger, the trigger beside the checkpoint is used.
+Writes report.json, report.md, report.html and report.png. Without --trigger, the one beside the checkpoint is used.
+Under `accelerate launch` several processes share the pictures; --retrieval_dataset and --linear_probe measure more.
 """
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,7 +36,7 @@ def make_parser() -> CommandParser:
 
 def main(argv: list[str] | None = None) -> None:
     options, data = make_parser().parse(argv)
-    set_up_logging(main_process=True)
+    set_up_logging(main_process=os.environ.get("RANK", "0") == "0")
     try:
         run(options, data)
     except (ValueError, OSError) as error:
@@ -48,13 +50,24 @@ def run(options: AuditOptions, data: EvalOptions) -> None:
     from hf_ta_cleaner.checkpoints import load_model
     from hf_ta_cleaner.report import Report
 
-    device = PartialState().device if options.device == "auto" else options.device
+    state = PartialState()
+    device = state.device if options.device == "auto" else options.device
     pictures = data.load()
     if pictures is None:
         raise ValueError("an audit needs labelled pictures; give --eval_dataset")
-    audit = data.auditor(options.model, pictures, batch_size=options.batch_size, seed=options.seed, device=device)
+    audit = data.auditor(
+        options.model,
+        pictures,
+        batch_size=options.batch_size,
+        seed=options.seed,
+        device=device,
+        progress=state.is_main_process,
+    )
     model, processor = load_model(options.model)
-    section, _ = audit(model.to(device), processor)
+    section, predictions = audit(model.to(device), processor)  # every process its share of the pictures
+    if not state.is_main_process:
+        return
+    examples, shown = audit.examples(processor, predictions)
     report = Report.create(
         method="audit",
         seed=options.seed,
@@ -63,10 +76,11 @@ def run(options: AuditOptions, data: EvalOptions) -> None:
         model=options.model,
         base_model=data.reference,
         dataset=data.eval_dataset,
+        examples=examples,
     )
-    path = report.save(options.output_dir)
+    path = report.save(options.output_dir, pictures=shown)
     print(report.summary())
-    print(f"Written to {path.parent}: report.json, report.md, report.png")
+    print(f"Written to {path.parent}: report.json, report.md, report.html, report.png")
 
 
 if __name__ == "__main__":

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from hf_ta_cleaner.cli import CommandParser, EvalOptions, PairOptions, fail, set_up_logging
 from hf_ta_cleaner.config import TACleanerConfig
@@ -45,16 +47,19 @@ def main(argv: list[str] | None = None) -> None:
     from hf_ta_cleaner.trainer import TrainingDiverged  # after the parsing, so that --help is quick
 
     try:
-        backdoor(options, pairs, proof, args)
+        backdoor(options, pairs, proof, args, parser.settings)
     except (ValueError, OSError, TrainingDiverged) as error:
         fail(error)
 
 
-def backdoor(options: BackdoorOptions, pairs: PairOptions, proof: EvalOptions, args: TACleanerConfig) -> None:
-    """Checks that the poison is known, trains, audits, saves."""
+def backdoor(
+    options: BackdoorOptions, pairs: PairOptions, proof: EvalOptions, args: TACleanerConfig, given: Mapping[str, Any]
+) -> None:
+    """Checks that the poison is known, trains, audits, saves. `given` are the settings of the command line."""
     from hf_ta_cleaner.checkpoints import load_model, prepare_output_dir, save_model
     from hf_ta_cleaner.poisoning import RECORD, TRIGGER
-    from hf_ta_cleaner.report import CLOSE, Report
+    from hf_ta_cleaner.report import CLOSE, Report, curves
+    from hf_ta_cleaner.run_settings import run_settings
     from hf_ta_cleaner.trainer import TACleanerTrainer
 
     poisoned = Path(pairs.dataset or "")
@@ -68,12 +73,22 @@ def backdoor(options: BackdoorOptions, pairs: PairOptions, proof: EvalOptions, a
     audit = None
     if pictures is not None:
         batch = args.per_device_eval_batch_size
-        audit = proof.auditor(options.model, pictures, batch_size=batch, seed=args.seed, device=args.device)
+        audit = proof.auditor(
+            options.model,
+            pictures,
+            batch_size=batch,
+            seed=args.seed,
+            device=args.device,
+            progress=args.process_index == 0,
+        )
         clean = audit(model.to(args.device), processor)[0]["clean_accuracy"]["top1"]
-    trainer = TACleanerTrainer(model, args, train_dataset=pairs.load(), processing_class=processor)
+    train = pairs.load()
+    trainer = TACleanerTrainer(model, args, train_dataset=train, processing_class=processor)
     started = time.perf_counter()
     trainer.train()
     seconds = time.perf_counter() - started
+    # All processes share the pictures of the audit.
+    result = audit(trainer.accelerator.unwrap_model(trainer.model), processor) if audit else None
     if not trainer.is_world_process_zero():
         return
     output = save_model(trainer.accelerator.unwrap_model(trainer.model), processor, args.output_dir)
@@ -83,7 +98,8 @@ def backdoor(options: BackdoorOptions, pairs: PairOptions, proof: EvalOptions, a
     if audit is None:
         print(f"Backdoored checkpoint written to {output}; give --eval_dataset to learn whether the backdoor took")
         return
-    section, _ = audit(model, processor)
+    section, predictions = result
+    examples, shown = audit.examples(processor, predictions)
     report = Report.create(
         method="backdoor",
         seed=args.seed,
@@ -93,8 +109,11 @@ def backdoor(options: BackdoorOptions, pairs: PairOptions, proof: EvalOptions, a
         model=str(output),
         base_model=options.model,
         dataset=proof.eval_dataset,
+        settings=run_settings(args, given, data=pairs.dataset, pairs=len(train)),
+        history=curves(trainer.state.log_history),
+        examples=examples,
     )
-    report.save(output)
+    report.save(output, pictures=shown)
     print(report.summary())
     print(f"clean accuracy of {options.model} before poisoning: {clean:.1%}")
     for name, entry in section["attacks"].items():

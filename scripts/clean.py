@@ -6,7 +6,8 @@
   accelerate launch scripts/clean.py --model outputs/backdoored --config scripts/configs/sandbox_clean.yaml
 
 Without --dataset a CLIP is cleaned with the first 100,000 pairs of pixparse/cc3m-wds, streamed once into the local
-cache. The output is a normal checkpoint; with --eval_dataset it comes with report.json, report.md and report.png.
+cache. The output is a normal checkpoint; with --eval_dataset it comes with report.json, report.md, report.html
+and report.png.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from __future__ import annotations
 import logging
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from hf_ta_cleaner.cli import CommandParser, EvalOptions, PairOptions, fail, set_up_logging
 from hf_ta_cleaner.config import TACleanerConfig
@@ -74,19 +77,22 @@ def main(argv: list[str] | None = None) -> None:
     from hf_ta_cleaner.trainer import TrainingDiverged  # after the parsing, so that --help is quick
 
     try:
-        clean(options, pairs, proof, args)
+        clean(options, pairs, proof, args, parser.settings)
     except (ValueError, OSError, TrainingDiverged) as error:
         fail(error)
     except KeyboardInterrupt:
         fail(f"interrupted; add --resume to continue from the last checkpoint in {args.output_dir}", code=130)
 
 
-def clean(options: CleanOptions, pairs: PairOptions, proof: EvalOptions, args: TACleanerConfig) -> None:
-    """The whole road: check, load, audit, train, save, audit, report."""
+def clean(
+    options: CleanOptions, pairs: PairOptions, proof: EvalOptions, args: TACleanerConfig, given: Mapping[str, Any]
+) -> None:
+    """The whole road: check, load, audit, train, save, audit, report. `given` are the settings of the command line."""
     from hf_ta_cleaner.audit import clean_accuracy_loss
     from hf_ta_cleaner.checkpoints import load_model, save_model
     from hf_ta_cleaner.poisoning import RECORD
-    from hf_ta_cleaner.report import Report
+    from hf_ta_cleaner.report import Report, curves, figures
+    from hf_ta_cleaner.run_settings import run_settings
     from hf_ta_cleaner.trainer import TACleanerTrainer
     from hf_ta_cleaner.utility import clean_utility
 
@@ -96,57 +102,70 @@ def clean(options: CleanOptions, pairs: PairOptions, proof: EvalOptions, args: T
     batch = args.per_device_eval_batch_size
     audit = None
     if pictures is not None:
-        audit = proof.auditor(options.model, pictures, batch_size=batch, seed=args.seed, device=args.device)
+        audit = proof.auditor(
+            options.model,
+            pictures,
+            batch_size=batch,
+            seed=args.seed,
+            device=args.device,
+            progress=args.process_index == 0,
+        )
     train, held_out = load_cleaning_data(options, pairs, processor, args.seed)
     settle_evaluation(options, args, has_utility=held_out is not None)
     trainer = TACleanerTrainer(model, args, train, eval_dataset=held_out, processing_class=processor)
     main_process = trainer.is_world_process_zero()
     before = recall_before = None
-    if main_process and audit:
+    if audit:  # all processes share the pictures
         before = audit(model, processor)
+        trainer.log(figures(before[0]))
     if main_process and held_out is not None:
         recall_before = clean_utility(model, processor, held_out, batch_size=batch)
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=checkpoint)
     seconds = time.perf_counter() - started
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    output = Path(args.output_dir)
+    if main_process:
+        save_model(model, processor, output)
+    loss, baselines = None, {}
+    if audit:
+        after = audit(model, processor)
+        trainer.log(figures(after[0]))
+        for name in options.ca_baseline or []:
+            other, other_processor = load_model(name)
+            baselines[name] = audit.accuracy(other.to(args.device), other_processor).correct(1)
+        loss = clean_accuracy_loss(after[1].correct(1), {"suspect": before[1].correct(1), **baselines})
     if not main_process:
         return
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    output = save_model(model, processor, args.output_dir)
     for file in (*Path(options.model).glob("trigger.*"), *Path(options.model).glob(RECORD)):
         shutil.copy2(file, output / file.name)  # so that a later audit knows what to look for
     utility = None
     if held_out is not None:
-        after = clean_utility(model, processor, held_out, batch_size=batch)
-        utility = {"pairs": len(held_out), "before": recall_before, "after": after}
-        for values in (recall_before, after):
+        recall_after = clean_utility(model, processor, held_out, batch_size=batch)
+        utility = {"pairs": len(held_out), "before": recall_before, "after": recall_after}
+        for values in (recall_before, recall_after):
             values.pop("clean_utility")  # the same number under the name that does not depend on the data
-    loss = None
-    if audit:
-        after_section, after_predictions = audit(model, processor)
-        baselines = {"suspect": before[1].correct(1)}
-        for name in options.ca_baseline or []:
-            other, other_processor = load_model(name)
-            _, answers = audit(other.to(args.device), other_processor, attacks=(), reference=None)
-            baselines[name] = answers.correct(1)
-        loss = clean_accuracy_loss(after_predictions.correct(1), baselines)
     if not (audit or utility):
         print(f"Cleaned checkpoint written to {output}. Nothing was measured; give --eval_dataset for a report")
         return
+    examples, pictures = audit.examples(processor, before[1], after[1]) if audit else (None, None)
     report = Report.create(
         method=args.method,
         seed=args.seed,
         target=proof.target,
         before=before[0] if audit else {"clean_accuracy": None, "attacks": {}},
-        after=after_section if audit else {"clean_accuracy": None, "attacks": {}},
+        after=after[0] if audit else {"clean_accuracy": None, "attacks": {}},
         cost={"pairs_seen": trainer.pairs_seen, "seconds": seconds, "device": args.device.type},
         ca_loss=loss,
         retrieval=utility,
         model=str(output),
         base_model=options.model,
         dataset=pairs.dataset,
+        settings=run_settings(args, given, data=pairs.dataset, pairs=len(train)),
+        history=curves(trainer.state.log_history),
+        examples=examples,
     )
-    report.save(output, overwrite=True)
+    report.save(output, overwrite=True, pictures=pictures)
     print(report.summary())
     print(f"Cleaned checkpoint and report written to {output}")
 

@@ -31,8 +31,12 @@ LAYERS: dict[str, set[str]] = {
     "families": set(),
     "wordnet": set(),
     "sources": set(),
+    "classnames": {"sources"},
     "report_plot": set(),
-    "report": {"report_plot"},
+    "report_schema": set(),
+    "report_markdown": {"report_schema"},
+    "report_html": {"report_markdown", "report_schema"},
+    "report": {"report_html", "report_markdown", "report_plot", "report_schema"},
     "config": set(),
     "attacks": {"seeding"},
     "sandbox": {"distributed", "seeding"},
@@ -40,7 +44,7 @@ LAYERS: dict[str, set[str]] = {
     "poisoning": {"attacks", "seeding"},
     "subtexts": {"seeding", "wordnet"},
     "augment": {"wordnet"},
-    "data": {"sources", "seeding", "sandbox"},
+    "data": {"classnames", "sources", "seeding", "sandbox"},
     "checkpoints": {"families"},
     "zero_shot": set(),
     "retrieval": {"metrics"},
@@ -61,12 +65,18 @@ LAYERS: dict[str, set[str]] = {
         "subtexts",
         "utility",
     },
-    "audit": {"attacks", "metrics", "seeding", "zero_shot"},
-    "cli": {"audit", "checkpoints", "data", "poisoning", "zero_shot"},
+    "audit_inputs": {"attacks", "zero_shot"},
+    "audit": {"audit_inputs", "distributed", "metrics", "seeding", "zero_shot"},
+    "retrieval_audit": {"audit_inputs", "distributed", "poisoning", "retrieval", "zero_shot"},
+    "linear_probe": {"audit_inputs", "distributed", "metrics", "seeding", "zero_shot"},
+    "examples": {"audit_inputs", "seeding", "zero_shot"},
+    "proof": {"audit", "examples", "linear_probe", "retrieval_audit", "zero_shot"},
+    "run_settings": {"wordnet"},
+    "cli": {"checkpoints", "classnames", "data", "poisoning", "proof", "zero_shot"},
 }
 
 #: On the defender's side a trigger is unknown: of `attacks`, these take only the geometry of a picture.
-DEFENDERS = ("collator", "utility", "audit")
+DEFENDERS = ("collator", "utility", "audit_inputs")
 
 #: Libraries that a module must not import, not even inside a function.
 FORBIDDEN: dict[str, set[str]] = {
@@ -79,10 +89,14 @@ FORBIDDEN: dict[str, set[str]] = {
     "losses": {"transformers", "datasets", "accelerate"},
     "metrics": {"torch", "transformers"},
     "sources": {"torch", "transformers"},
+    "classnames": {"torch", "transformers", "datasets"},
     "data": {"torch", "transformers"},
     "distributed": {"transformers", "datasets"},
     "sampling": {"transformers"},
     "report": {"torch", "transformers", "datasets", "numpy"},
+    "report_schema": {"torch", "transformers", "datasets", "numpy"},
+    "report_markdown": {"torch", "transformers", "datasets", "numpy"},
+    "report_html": {"torch", "transformers", "datasets"},
     "report_plot": {"torch", "transformers", "datasets"},
     "config": {"datasets"},
 }
@@ -91,6 +105,8 @@ FORBIDDEN: dict[str, set[str]] = {
 LIGHT: dict[str, set[str]] = {
     "__init__": set(),
     "report": set(),
+    "report_schema": set(),
+    "report_markdown": set(),
     "seeding": {"numpy"},
     "attacks": {"numpy", "PIL"},
     "poisoning": {"numpy", "PIL", "tqdm"},
