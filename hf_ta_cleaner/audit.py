@@ -231,7 +231,7 @@ def clean_accuracy_loss(cleaned, baselines: Mapping[str, Any]) -> dict:
 
 def histogram(cosines: np.ndarray) -> dict:
     """Counts of cosines in bins of width `BIN`: `{"start", "width", "counts"}`, empty bins at the ends left out."""
-    places = np.floor(np.asarray(cosines, dtype=np.float64).clip(-1, 1) / BIN + 1e-9).astype(int)
+    places = np.floor(np.asarray(cosines, dtype=np.float64).clip(-1, 1) / BIN + 1e-6).astype(int)
     first = int(places.min())
     return {"start": round(first * BIN, 6), "width": BIN, "counts": np.bincount(places - first).tolist()}
 

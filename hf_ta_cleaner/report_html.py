@@ -195,7 +195,7 @@ def ticks(low: float, high: float, count: int) -> list[float]:
     if rough <= 0:
         return [low]
     power = 10.0 ** math.floor(math.log10(rough))
-    step = next(power * unit for unit in (1, 2, 2.5, 5, 10) if power * unit >= rough * 0.999)
+    step = next(power * unit for unit in (1, 2, 2.5, 5, 10) if power * unit >= 0.9 * rough)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [i * step for i in range(first, last + 1)]
 

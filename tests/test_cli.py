@@ -411,6 +411,44 @@ def test_cleaning_without_any_measurement_says_so(world, capsys):
     assert (world.out / "model.safetensors").exists() and not (world.out / "report.json").exists()
 
 
+def test_everything_is_reported_and_tracked(world, tmp_path, capsys):
+    """Retrieval, linear probe, settings, page, and TensorBoard with names that do not change."""
+    tensorboard = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    labelled = ["--eval_dataset", world.labelled, "--trigger", "blended", "--target", "banana"]
+    more = ["--retrieval_dataset", world.pairs, "--linear_probe", 9]
+    line = cleaning(world, *labelled, *more, "--report_to", "tensorboard", "--logging_steps", 1)
+    script("clean").main([*line, "--learning_rate", "1e-3"])
+    report = Report.load(world.out)
+    assert report.settings["learning_rate"] == 1e-3 and report.settings["precision"] == "fp32"
+    assert (report.settings["max_steps"], report.settings["batch_size"], report.settings["pairs"]) == (2, 8, 23)
+    assert report.settings["wordnet"] in ("found", "absent") and report.settings["data"] == str(world.pairs)
+    assert {"torch", "transformers"} <= set(report.versions)
+    assert report.history["loss/subtext"]["step"] == [1, 2]
+    assert len(report.examples["blended"]) == 6
+    for section in report.sections().values():
+        assert (section["linear_probe"]["n"], section["linear_probe"]["n_train"]) == (12, 9)
+        # 24 pictures of eight scenes in three forms; the caption of every sixth mentions the target.
+        assert section["retrieval"]["images"] == 24 and section["retrieval"]["texts"] == len(CAPTIONS)
+        assert section["retrieval"]["attacks"]["blended"]["n"] == 20
+    page = (world.out / "report.html").read_text()
+    assert page.count("data:image/png;base64") == 12 and "loss" in page
+
+    (folder,) = {file.parent for file in world.out.rglob("events.out.tfevents.*")}
+    events = tensorboard.EventAccumulator(str(folder))
+    events.Reload()
+    tracked = {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    assert {"train/loss", "train/loss/clip", "train/loss/inmodal", "train/loss/subtext"} <= set(tracked)
+    expected = {
+        "test/clean_accuracy": [section["clean_accuracy"]["top1"] for section in report.sections().values()],
+        "test/asr/blended": [s["attacks"]["blended"]["asr"]["top1"] for s in report.sections().values()],
+        "test/floor/blended": [s["attacks"]["blended"]["floor"]["top1"] for s in report.sections().values()],
+        "test/linear_probe": [section["linear_probe"]["top1"] for section in report.sections().values()],
+    }
+    for tag, (before, after) in expected.items():
+        assert tracked[tag] == [(0, pytest.approx(before)), (2, pytest.approx(after))], tag
+    assert tracked["train/loss/clip"][0][0] == 1 and "eval/recall@1" in tracked
+
+
 # ---------------------------------------------------------------------------------------------- bad input
 
 
