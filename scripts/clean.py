@@ -91,8 +91,9 @@ def clean(
     from hf_ta_cleaner.audit import clean_accuracy_loss
     from hf_ta_cleaner.checkpoints import load_model, save_model
     from hf_ta_cleaner.poisoning import RECORD
-    from hf_ta_cleaner.report import Report, curves, figures
+    from hf_ta_cleaner.report import Report, curves
     from hf_ta_cleaner.run_settings import run_settings
+    from hf_ta_cleaner.tracking import AuditAround
     from hf_ta_cleaner.trainer import TACleanerTrainer
     from hf_ta_cleaner.utility import clean_utility
 
@@ -117,20 +118,21 @@ def clean(
     before = recall_before = None
     if audit:  # all processes share the pictures
         before = audit(model, processor)
-        trainer.log(figures(before[0]))
+        around = AuditAround(
+            trainer, before[0], lambda: audit(trainer.accelerator.unwrap_model(trainer.model), processor)
+        )
     if main_process and held_out is not None:
         recall_before = clean_utility(model, processor, held_out, batch_size=batch)
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=checkpoint)
-    seconds = time.perf_counter() - started
+    seconds = (around.ended if audit else time.perf_counter()) - started
     model = trainer.accelerator.unwrap_model(trainer.model)
     output = Path(args.output_dir)
     if main_process:
         save_model(model, processor, output)
     loss, baselines = None, {}
     if audit:
-        after = audit(model, processor)
-        trainer.log(figures(after[0]))
+        after = around.after
         for name in options.ca_baseline or []:
             other, other_processor = load_model(name)
             baselines[name] = audit.accuracy(other.to(args.device), other_processor).correct(1)

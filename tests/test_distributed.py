@@ -132,9 +132,11 @@ def test_dealt_rows_come_together_again(monkeypatch):
             own = distributed.dealt(rows)
             hands.append({"x": own, "y": np.stack([own, -own], axis=1)} if len(own) else {})
         assert [len(hand.get("x", ())) for hand in hands] == [len(rows[rank::4]) for rank in range(4)]
-        monkeypatch.setattr(
-            distributed.dist, "all_gather_object", lambda out, own: out.__setitem__(slice(None), hands)
-        )
+
+        def share(out, own, hands=hands):
+            out[:] = hands
+
+        monkeypatch.setattr(distributed.dist, "all_gather_object", share)
         whole = distributed.undeal(hands[3])
         assert whole["x"].tolist() == rows.tolist()
         assert whole["y"].tolist() == [[i, -i] for i in rows]

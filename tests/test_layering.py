@@ -53,6 +53,7 @@ LAYERS: dict[str, set[str]] = {
     "sampling": {"seeding"},
     "collator": {"attacks", "augment", "data", "seeding", "subtexts", "zero_shot"},
     "utility": {"attacks", "data", "retrieval", "zero_shot"},
+    "tracking": {"report"},
     # The two engines. Neither knows the other.
     "trainer": {
         "checkpoints",
