@@ -339,4 +339,6 @@ def _with_classes(source: Any, dataset: datasets.Dataset, file: str | os.PathLik
     if file is None and (file := find_map(source, names)) is not None:
         logger.info("%s: class names from %s", source, file)
     names = first_synonyms(names) if file is None else read_class_names(Path(file), names, numbered=numbered)
+    if isinstance(feature, datasets.ClassLabel) and names == feature.names:
+        return dataset
     return _replace(dataset, "label", labels, datasets.ClassLabel(names=names))
