@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import importlib.util
 import json
 import logging
@@ -21,6 +22,7 @@ from PIL import Image
 
 import hf_ta_cleaner
 from hf_ta_cleaner.checkpoints import save_model
+from hf_ta_cleaner.commands import commands
 from hf_ta_cleaner.report import Report
 
 
@@ -30,7 +32,9 @@ PARSED = ("audit", "backdoor", "clean", "craft", "poison")
 
 @cache
 def script(name: str):
-    """scripts/<name>.py as a module."""
+    """The module of a command, or scripts/<name>.py as a module."""
+    if name in commands():
+        return importlib.import_module(f"hf_ta_cleaner.commands.{name}")
     spec = importlib.util.spec_from_file_location(f"{name}_script", SCRIPTS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module

@@ -19,6 +19,7 @@ import hf_ta_cleaner
 
 PACKAGE = Path(hf_ta_cleaner.__file__).parent
 SCRIPTS = PACKAGE.parent / "scripts"
+COMMANDS = PACKAGE / "commands"
 
 LAYERS: dict[str, set[str]] = {
     "_version": set(),
@@ -173,7 +174,7 @@ def top_level() -> set[str]:
 
 
 def test_every_module_has_its_place_in_the_table():
-    assert top_level() == set(LAYERS)
+    assert top_level() - {"commands"} == set(LAYERS)  # the commands stand above everything, like the scripts
 
 
 def test_the_table_points_one_way():
@@ -218,7 +219,9 @@ def test_metrics_stand_alone():
             assert not module.startswith("hf_ta_cleaner"), f"{file.name}: {statement}"
 
 
-@pytest.mark.parametrize("file", sorted(SCRIPTS.glob("*.py")), ids=lambda file: file.name)
+@pytest.mark.parametrize(
+    "file", sorted([*SCRIPTS.glob("*.py"), *COMMANDS.glob("[a-z]*.py")]), ids=lambda f: f"{f.parent.name}-{f.name}"
+)
 def test_scripts_use_public_names_and_not_each_other(file):
     siblings = {other.stem for other in SCRIPTS.glob("*.py")} - {"audit"}  # `audit` is also a module of ours
     for module, name, statement in imports(file, package=""):
@@ -226,7 +229,8 @@ def test_scripts_use_public_names_and_not_each_other(file):
         if module.startswith("hf_ta_cleaner"):
             assert not any(part.startswith("_") for part in [*module.split("."), name]), statement
             # The folders that grow are used by what they offer, not by the file it lies in.
-            assert module.count(".") <= 1 or module.startswith("hf_ta_cleaner.sandbox"), statement
+            roomy = ("hf_ta_cleaner.sandbox", "hf_ta_cleaner.commands")
+            assert module.count(".") <= 1 or module.startswith(roomy), statement
 
 
 def test_no_module_uses_the_private_names_of_another():
@@ -234,6 +238,12 @@ def test_no_module_uses_the_private_names_of_another():
         for file in files(module):
             private = {(m, n) for m, n in ours(file, package_of(file)) if n.startswith("_") and m != module}
             assert private - {("_version", "__version__")} == set(), f"{file.name}: {private}"
+
+
+def test_nothing_below_imports_the_commands():
+    for module in LAYERS:
+        for file in files(module):
+            assert "commands" not in {other for other, _ in ours(file, package_of(file))}, file.name
 
 
 def test_the_package_never_imports_the_scripts():
