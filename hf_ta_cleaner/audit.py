@@ -1,37 +1,47 @@
 """(model, labelled images, attacks) -> the figures of a report: what each trigger achieves and what is normal.
 
-Every image is decoded and fitted once; every trigger, and every model, then sees the same array.
+Every image is decoded and fitted once; every trigger, and every model, then sees the same array. Pictures pass in
+batches and only ranks are kept, so memory does not grow with them; several processes share them out evenly.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Image
 from tqdm.auto import tqdm
 
-from hf_ta_cleaner.attacks import fit
+from hf_ta_cleaner.audit_inputs import (
+    by_name,
+    changes_prompts,
+    check_labelled,
+    fitted,
+    target_id,
+    target_of,
+    triggered,
+)
+from hf_ta_cleaner.distributed import dealt, undeal
 from hf_ta_cleaner.metrics.attack_success_rate.attack_success_rate import AttackSuccessRate
 from hf_ta_cleaner.metrics.zero_shot_accuracy.zero_shot_accuracy import ZeroShotAccuracy
 from hf_ta_cleaner.seeding import numpy_rng
 from hf_ta_cleaner.zero_shot import (
     TEMPLATES,
+    Template,
     ZeroShotHead,
-    check_classnames,
     check_templates,
     image_features,
     input_size,
-    prompt,
     topk_predictions,
 )
 
 
 RANKS = (1, 3, 5, 10)
+BIN = 0.01
+"""Width of a bar in the histograms of similarities."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +80,7 @@ def audit(
     *,
     target: str | Mapping[str, str] | None = None,
     classnames: Sequence[str] | None = None,
-    templates: Sequence[str] = TEMPLATES,
+    templates: Sequence[Template] = TEMPLATES,
     reference: tuple | None = None,
     image_column: str = "image",
     label_column: str = "label",
@@ -80,6 +90,7 @@ def audit(
     seed: int = 0,
     progress: bool = True,
     return_predictions: bool = False,
+    cache_dir: str | Path | None = None,
 ) -> dict | tuple[dict, Predictions]:
     """Clean accuracy and, for every attack, success rate, no-trigger floor and accuracy under the trigger.
 
@@ -97,6 +108,10 @@ def audit(
         geometry: how an image is fitted to the model's square, before the trigger; see `attacks.fit`.
         max_samples: audit a random subset of this size, chosen by `seed`.
         return_predictions: also return the `Predictions`, for `paired_interval`.
+        cache_dir: where text heads are kept, see `ZeroShotHead.build`.
+
+    With several processes every one calls this with the same arguments and its own copy of the model: each takes its
+    share of the pictures, and each returns the whole result.
 
     Returns:
         The section that a report holds under "before" or "after": rates in [0, 1], see docs/report.md.
@@ -108,15 +123,15 @@ def audit(
     if max_samples is not None and max_samples < 1:
         raise ValueError(f"max_samples must be at least 1, or None for all images; got {max_samples}.")
     templates = check_templates(templates)
-    labels, classnames = _labels(dataset, image_column, label_column, classnames)
+    labels, classnames = check_labelled(dataset, image_column, label_column, classnames)
     sample_ids = np.sort(numpy_rng("audit", seed).permutation(len(labels))[:max_samples])
     labels = labels[sample_ids]
-    attacks = _by_name(attacks)
-    targets = {name: _target_id(name, attack, target, classnames) for name, attack in attacks.items()}
-    for name, target_id in targets.items():
-        if (labels == target_id).all():
+    attacks = by_name(attacks)
+    targets = {name: target_id(target_of(name, attack, target), classnames) for name, attack in attacks.items()}
+    for name, wanted in targets.items():
+        if (labels == wanted).all():
             raise ValueError(
-                f'Attack "{name}": all {len(labels)} images are of the target class "{classnames[target_id]}", so '
+                f'Attack "{name}": all {len(labels)} images are of the target class "{classnames[wanted]}", so '
                 "none is left to attack. Audit images of other classes too, or raise max_samples."
             )
 
@@ -129,33 +144,41 @@ def audit(
                 f"The reference model takes {input_size(reference[1])}-pixel images and the audited one {size}-pixel "
                 "ones; they cannot see the same trigger. Pass the never-poisoned checkpoint of the same architecture."
             )
-    two_keyed = [name for name, attack in attacks.items() if _changes_prompts(attack, classnames, templates)]
+    two_keyed = [name for name, attack in attacks.items() if changes_prompts(attack, classnames, templates)]
     heads = {}
     for who, (network, its_processor) in models.items():
-        heads[who, None] = ZeroShotHead.build(network, its_processor, classnames, templates)
-        for name in two_keyed:
-            prefix = attacks[name].caption
-            heads[who, name] = ZeroShotHead.build(network, its_processor, classnames, templates, prefix)
+        for name in (None, *two_keyed):
+            prefix = attacks[name].caption if name else None
+            heads[who, name] = ZeroShotHead.build(
+                network, its_processor, classnames, templates, prefix, cache_dir=cache_dir
+            )
 
-    # Ranked predictions by (model, attack whose prompts are used or None, attack on the image or None).
-    ranked: dict[tuple[str, str | None, str | None], list[np.ndarray]] = {}
-    images = _fitted(dataset, sample_ids, image_column, size, geometry, batch_size)
-    for ids, batch in tqdm(images, total=math.ceil(len(sample_ids) / batch_size), desc="audit", disable=not progress):
+    # Ranked predictions by (model, attack whose prompts are used or None, attack on the image or None); by attack
+    # alone the cosines of triggered images with the target.
+    found: dict[Any, list[np.ndarray]] = {}
+    own = dealt(sample_ids)
+    batches = fitted(dataset, own, image_column, size, geometry, batch_size)
+    total = math.ceil(len(own) / batch_size)
+    for ids, batch in tqdm(batches, total=total, desc="audit", disable=not progress):
         for view in (None, *attacks):
-            pixels = batch if view is None else _triggered(view, attacks[view], batch, ids, view in two_keyed)
+            pixels = batch if view is None else triggered(view, attacks[view], batch, ids, view in two_keyed)
             prompts = (None, *two_keyed) if view is None else (None, view) if view in two_keyed else (None,)
             for who, (network, its_processor) in models.items():
                 features = image_features(network, its_processor, pixels, batch_size)
                 for key in prompts:
-                    ranks = topk_predictions(heads[who, key].logits(features), max(RANKS))
-                    ranked.setdefault((who, key, view), []).append(ranks.cpu().numpy())
-    rankings = {key: np.concatenate(batches) for key, batches in ranked.items()}
+                    logits = heads[who, key].logits(features)
+                    found.setdefault((who, key, view), []).append(topk_predictions(logits, max(RANKS)).cpu().numpy())
+                    if who == "suspect" and view is not None and key == (view if view in two_keyed else None):
+                        found.setdefault(view, []).append(logits[:, targets[view]].float().cpu().numpy())
+    rankings = undeal({key: np.concatenate(parts) for key, parts in found.items()})
+    similarities = {name: rankings.pop(name) for name in attacks}
 
     num_classes = len(classnames)
     section = {"clean_accuracy": _accuracy(rankings["suspect", None, None], labels, num_classes), "attacks": {}}
     for name, attack in attacks.items():
         section["attacks"][name] = {
             **_attack_entry(rankings, name, labels, targets[name], num_classes, name in two_keyed),
+            "similarity": histogram(similarities[name][labels != targets[name]]),
             "target": classnames[targets[name]],
             "seed": int(attack.seed),
             "trigger": _trigger(attack),
@@ -206,105 +229,11 @@ def clean_accuracy_loss(cleaned, baselines: Mapping[str, Any]) -> dict:
     return {"value": value, "interval95": interval, "baseline": best, "definition": definition}
 
 
-def _labels(dataset, image_column: str, label_column: str, classnames) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Class ids of all rows, and the class names."""
-    columns = getattr(dataset, "column_names", None)
-    if isinstance(columns, Mapping):
-        raise ValueError(f'Got a dataset with the splits {list(columns)}; pass one of them, e.g. dataset["test"].')
-    if columns is None or not hasattr(dataset, "__len__"):
-        raise ValueError(
-            f"Wanted a datasets.Dataset that knows its length, got {type(dataset).__name__}. Take a part of a stream: "
-            "Dataset.from_list(list(stream.take(2000)), features=stream.features)."
-        )
-    kinds = {name: type(feature).__name__ for name, feature in dataset.features.items()}
-    for column, option, wanted in ((image_column, "image", "Image"), (label_column, "label", "ClassLabel")):
-        if column not in columns:
-            likely = [name for name, kind in kinds.items() if kind == wanted] or list(columns)
-            raise ValueError(
-                f'The dataset has no column "{column}"; it has {list(columns)}. Set {option}_column to the one that '
-                f"holds the {option}s, perhaps {' or '.join(map(repr, likely))}."
-            )
-    if kinds[image_column] != "Image":
-        raise ValueError(
-            f'Column "{image_column}" holds {dataset.features[image_column]}, not images. Set image_column, or decode '
-            f'it: dataset.cast_column("{image_column}", datasets.Image()).'
-        )
-    if len(dataset) == 0:
-        raise ValueError("The dataset holds no image. An audit needs at least one image of a class other than target.")
-    if classnames is None:
-        classnames = getattr(dataset.features[label_column], "names", None)
-        if classnames is None:
-            raise ValueError(
-                f'Column "{label_column}" is no ClassLabel, so it has no names to make prompts of. Pass '
-                "classnames=[...] in the order of the class ids."
-            )
-    classnames = check_classnames(classnames)
-    labels = dataset.with_format(None)[label_column][:]
-    if labels and isinstance(labels[0], str):
-        ids = {name: i for i, name in enumerate(classnames)}
-        if unknown := sorted({name for name in labels if name not in ids}):
-            raise ValueError(f'Column "{label_column}" holds {unknown[:5]}, which are not in classnames.')
-        labels = [ids[name] for name in labels]
-    if not all(isinstance(label, int) for label in labels):
-        raise ValueError(f'Column "{label_column}" must hold one class id or class name a row, got {labels[0]!r}.')
-    if outside := sorted({label for label in labels if not 0 <= label < len(classnames)}):
-        hint = " A split without labels has -1 everywhere: audit a labelled split." if -1 in outside else ""
-        raise ValueError(
-            f'Column "{label_column}" holds {outside[:5]}, outside the {len(classnames)} classes 0 to '
-            f"{len(classnames) - 1}.{hint}"
-        )
-    return np.asarray(labels, dtype=np.int64), classnames
-
-
-def _by_name(attacks: Sequence | Mapping[str, Any]) -> dict[str, Any]:
-    if isinstance(attacks, Mapping):
-        return dict(attacks)
-    names = [attack.name for attack in attacks]
-    if len(set(names)) < len(names):
-        raise ValueError(f'Attack names are not distinct: {names}. Pass a mapping, e.g. {{"{names[0]}-1": attack}}.')
-    return dict(zip(names, attacks, strict=True))
-
-
-def _target_id(name: str, attack, target, classnames: Sequence[str]) -> int:
-    if isinstance(target, Mapping):
-        target = target.get(name)
-    target = target or getattr(attack, "target", None)
-    if target is None:
-        raise ValueError(
-            f'Attack "{name}" has no target. Pass target="a class name", or target={{"{name}": "a class name"}}.'
-        )
-    if target not in classnames:
-        lower = {classname.lower(): classname for classname in classnames}
-        close = [lower[match] for match in difflib.get_close_matches(target.lower(), lower, n=5, cutoff=0.5)]
-        hint = f"Close: {', '.join(close)}." if close else f"The first ones are: {', '.join(classnames[:10])}."
-        raise ValueError(f'Target "{target}" is not one of the {len(classnames)} class names. {hint}')
-    return classnames.index(target)
-
-
-def _changes_prompts(attack, classnames: Sequence[str], templates: Sequence[str]) -> bool:
-    return any(attack.caption(text) != text for text in (prompt(templates[0], name) for name in classnames))
-
-
-def _fitted(
-    dataset, sample_ids: np.ndarray, image_column: str, size: int, geometry: str, batch_size: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    images = dataset.with_format(None).select_columns([image_column]).cast_column(image_column, Image())
-    for start in range(0, len(sample_ids), batch_size):
-        ids = sample_ids[start : start + batch_size]
-        yield ids, np.stack([fit(image, size, geometry) for image in images.select(ids)[:][image_column]])
-
-
-def _triggered(name: str, attack, images: np.ndarray, sample_ids: np.ndarray, changes_prompts: bool) -> np.ndarray:
-    # A copy, because all triggers and the floor share one array.
-    result = np.asarray(attack.apply_batch(images.copy(), sample_ids))
-    if result.shape != images.shape or result.dtype != np.uint8:
-        raise ValueError(
-            f'Attack "{name}": apply_batch must return uint8 images of shape {images.shape}, got {result.dtype} of '
-            f"shape {result.shape}."
-        )
-    if not changes_prompts and np.array_equal(result, images):
-        raise ValueError(f'Attack "{name}" changes neither the images nor the prompts: there is nothing to measure.')
-    return result
+def histogram(cosines: np.ndarray) -> dict:
+    """Counts of cosines in bins of width `BIN`: `{"start", "width", "counts"}`, empty bins at the ends left out."""
+    places = np.floor(np.asarray(cosines, dtype=np.float64).clip(-1, 1) / BIN + 1e-6).astype(int)
+    first = int(places.min())
+    return {"start": round(first * BIN, 6), "width": BIN, "counts": np.bincount(places - first).tolist()}
 
 
 def _top(result: dict, prefix: str = "") -> dict[str, float]:

@@ -6,12 +6,10 @@ import argparse
 import dataclasses
 import logging
 import os
-import re
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_type_hints
 
@@ -22,6 +20,9 @@ from transformers import HfArgumentParser, TrainingArguments
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+    from .proof import Proof
+
 
 logger = logging.getLogger(__name__)
 
@@ -167,9 +168,14 @@ class EvalOptions:
     eval_split: str | None = field(default=None, metadata={"help": "split to take (default: validation, then test)"})
     eval_image_column: str | None = field(default=None, metadata={"help": "name of the picture column, if not found"})
     eval_label_column: str | None = field(default=None, metadata={"help": "name of the label column, if not found"})
-    classnames_file: Path | None = field(default=None, metadata={"help": "class names: one a line, or JSON"})
+    classnames_file: Path | None = field(
+        default=None, metadata={"help": "class names: one a line, WordNet ids with names, or JSON"}
+    )
     max_eval_samples: int | None = field(default=None, metadata={"help": "use at most this many pictures"})
-    templates: Path | None = field(default=None, metadata={"help": "prompt templates, one a line, {} for the class"})
+    templates: str = field(
+        default="built-in",
+        metadata={"help": "built-in, open_clip (if installed), or a file, one a line, {} for the class"},
+    )
     trigger: list[str] | None = field(
         default=None, metadata={"help": "attacks (name[:option=value,...]) or folders (default: the model's own)"}
     )
@@ -178,35 +184,58 @@ class EvalOptions:
         default=None, metadata={"help": "never-poisoned model: adds its ASR and the excess over it"}
     )
     geometry: str = field(default="crop", metadata={"help": "crop (as CLIP does) or squash (published order)"})
+    linear_probe: int | None = field(
+        default=None, metadata={"help": "also train a linear probe, on so many labelled pictures of --probe_split"}
+    )
+    probe_split: str = field(default="train", metadata={"help": "split of --eval_dataset that the probe learns from"})
+    retrieval_dataset: str | None = field(
+        default=None, metadata={"help": "also measure image-text retrieval, on these captioned pictures"}
+    )
+    retrieval_split: str | None = field(
+        default=None, metadata={"help": "split to take (default: test, then validation)"}
+    )
+    retrieval_caption_column: str | None = field(
+        default=None, metadata={"help": "name of the column of captions, if not found"}
+    )
+    max_retrieval_samples: int | None = field(default=None, metadata={"help": "use at most this many rows of them"})
 
     def load(self) -> Dataset | None:
         """The labelled pictures, with the columns `image` and `label`; None when none were named."""
-        from .data import clean_rows, load_labelled
+        from .classnames import are_synsets
 
         if self.eval_dataset is None:
             return None
-        pictures = load_labelled(
-            self.eval_dataset,
-            split=self.eval_split,
-            image_column=self.eval_image_column,
-            label_column=self.eval_label_column,
-            classnames_file=self.classnames_file,
-            max_samples=self.max_eval_samples,
-        )
+        pictures = self._labelled(self.eval_split, self.max_eval_samples)
         names = pictures.features["label"].names
-        if all(re.fullmatch(r"n\d{8}", name) for name in names):
+        if are_synsets(names):
             raise ValueError(
                 f"the classes of {self.eval_dataset} are WordNet ids ({names[0]}, ...), which say nothing in a "
                 "prompt; map them to names with --classnames_file"
             )
+        return pictures
+
+    def _labelled(self, split: str | None, max_samples: int | None) -> Dataset:
+        from .data import clean_rows, load_labelled
+
+        pictures = load_labelled(
+            self.eval_dataset,
+            split=split,
+            image_column=self.eval_image_column,
+            label_column=self.eval_label_column,
+            classnames_file=self.classnames_file,
+            max_samples=max_samples,
+        )
         return clean_rows(pictures)[0]
 
-    def auditor(self, suspect: str, pictures: Dataset, *, batch_size: int, seed: int, device) -> Callable:
+    def auditor(
+        self, suspect: str, pictures: Dataset, *, batch_size: int, seed: int, device, progress: bool = True
+    ) -> Proof:
         """`(model, processor) -> (report section, predictions)` for these options; checks the triggers now."""
-        from .audit import audit
         from .checkpoints import load_model
+        from .data import text_head_cache
         from .poisoning import find_triggers
-        from .zero_shot import TEMPLATES, load_templates
+        from .proof import Proof
+        from .zero_shot import load_templates
 
         attacks, self.target = find_triggers(suspect, self.trigger, self.target)
         if not attacks:
@@ -219,18 +248,33 @@ class EvalOptions:
         if self.reference is not None:
             model, processor = load_model(self.reference)
             reference = (model.to(device), processor)
-        return partial(
-            audit,
-            dataset=pictures,
-            attacks=attacks,
+        return Proof(
+            pictures,
+            attacks,
             target=self.target,
-            templates=load_templates(self.templates) if self.templates else TEMPLATES,
+            templates=load_templates(self.templates),
             reference=reference,
+            captioned=self._captioned(),
+            probe=self._labelled(self.probe_split, self.linear_probe) if self.linear_probe else None,
             geometry=self.geometry,
             batch_size=batch_size,
             seed=seed,
-            return_predictions=True,
+            cache_dir=text_head_cache(),
+            progress=progress,
         )
+
+    def _captioned(self) -> Dataset | None:
+        from .data import clean_rows, load_captioned
+
+        if self.retrieval_dataset is None:
+            return None
+        captioned = load_captioned(
+            self.retrieval_dataset,
+            split=self.retrieval_split,
+            caption_column=self.retrieval_caption_column,
+            max_samples=self.max_retrieval_samples,
+        )
+        return clean_rows(captioned)[0]
 
 
 _OWN = {"config", "print_config", "help", "help_all"}

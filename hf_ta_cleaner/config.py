@@ -254,11 +254,17 @@ class TACleanerConfig(TrainingArguments):
     def recipe(self) -> dict[str, Any]:
         """The settings that decide the weights of a run, as plain values under their own names."""
         names = (
-            "method subtext_fraction num_positive num_negative subtext_swap subtext_exclude repel_tau repel_share "
-            "image_noise noise_sigma image_erase train_logit_scale use_peft lora_rank lora_alpha learning_rate "
-            "num_train_epochs max_steps warmup_steps weight_decay lr_scheduler_type per_device_train_batch_size "
-            "gradient_accumulation_steps seed bf16 fp16"
-        ).split()
+            "method image_noise image_erase train_logit_scale use_peft learning_rate num_train_epochs max_steps "
+            "warmup_steps weight_decay lr_scheduler_type per_device_train_batch_size gradient_accumulation_steps seed "
+            "bf16 fp16"
+        )
+        parts = {  # of these only the settings of what is switched on
+            "subtext_fraction num_positive num_negative subtext_swap subtext_exclude": self.weights["subtext"],
+            "repel_tau repel_share": self.weights["repel"],
+            "noise_sigma": self.image_noise,
+            "lora_rank lora_alpha": self.use_peft,
+        }
+        names = " ".join([names, *(part for part, used in parts.items() if used)]).split()
         own = {name: getattr(self, name) for name in names}
         weights = {f"{name}_weight": weight for name, weight in self.weights.items()}
         return {name: getattr(value, "value", value) for name, value in {**own, **weights}.items()}

@@ -1,18 +1,17 @@
 """Images with captions or labels from wherever a user keeps them, as one `datasets.Dataset` with fixed columns.
 
-`load_pairs` gives (image, caption), `load_labelled` gives (image, label); both take the sandbox, a Hub id, or any of
-the formats in docs/data.md. `stream_pairs` gives pairs without copying them. `clean_rows` takes out what cannot be
-trained on and says which rows those were.
+`load_pairs` gives (image, caption), `load_labelled` (image, label), `load_captioned` (image, captions); all take the
+sandbox, a Hub id, or any of the formats in docs/data.md. `stream_pairs` gives pairs without copying them. `clean_rows`
+takes out what cannot be trained on and says which rows those were.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
-import json
 import logging
 import os
 import warnings
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from .attacks.pixels import on_white
+from .classnames import find_map, first_synonyms, read_class_names
 from .seeding import rng
 from .sources import DataError, find_columns, open_source
 
@@ -166,8 +166,9 @@ def load_labelled(
 
     Takes what `load_pairs` takes, and a folder with one folder per class. `split` defaults to "validation", then
     "test", then "train"; of a Hub id only this split is fetched. String labels become classes in sorted order; bare
-    integers need `classnames_file`: one name per line, a JSON list in class order, or a JSON object from the names in
-    the data to readable ones. `max_samples` means the first rows for a Hub id, a random choice for local data.
+    integers need `classnames_file` (its forms: `classnames.read_class_names`). Class folders named by WordNet ids get
+    their names from the map that comes with the data, if there is one, and "tench, Tinca tinca" becomes "tench".
+    `max_samples` means the first rows for a Hub id, a random choice for local data.
 
     Raises:
         DataError: as `load_pairs`; also rows without a label, numbers without names, names that do not fit.
@@ -176,7 +177,8 @@ def load_labelled(
     if str(source) == "sandbox":
         from . import sandbox
 
-        dataset = _from_sandbox(sandbox.labelled, max_samples or SANDBOX_LABELLED)
+        # Scenes of another seed, so that what is trained on them can be measured on the usual ones.
+        dataset = _from_sandbox(sandbox.labelled, max_samples or SANDBOX_LABELLED, seed=int(split == "train"))
     else:
         columns = {"image": image_column, "label": label_column}
         dataset = open_source(
@@ -194,6 +196,62 @@ def load_labelled(
     if seen < len(names):
         logger.warning("%s: the %d rows used show %d of its %d classes.", source, len(dataset), seen, len(names))
     return dataset
+
+
+def load_captioned(
+    source: str | os.PathLike,
+    *,
+    split: str | None = None,
+    image_column: str | None = None,
+    caption_column: str | None = None,
+    max_samples: int | None = None,
+    cache_dir: str | os.PathLike | None = None,
+) -> datasets.Dataset:
+    """Pictures with all of their captions, for retrieval: the columns `image` and `captions` (a list of strings).
+
+    Takes what `load_pairs` takes. A row may hold a list of captions, and rows with the same picture (path or bytes)
+    become one. Blank captions are left out, and pictures without any other. `split` defaults to "test", then
+    "validation", then "train". `max_samples` counts rows, the first ones of a Hub id, a random choice of local data.
+
+    Raises:
+        DataError: as `load_pairs`; also no caption at all.
+    """
+    _check_max_samples(max_samples)
+    if str(source) == "sandbox":
+        pairs = load_pairs("sandbox", split=split or "validation", max_samples=max_samples or 1000)
+    else:
+        columns = {"image": image_column, "caption": caption_column}
+        dataset = open_source(
+            source,
+            columns,
+            split=split,
+            preferred=("test", "validation", "train"),
+            max_samples=max_samples,
+            stream=True,
+            cache_dir=cache_dir,
+        )
+        pairs = _subset(_with_roles(source, dataset, columns, first_caption=False), max_samples, seed=0)
+    captions: dict[Any, list[str]] = {}
+    rows: dict[Any, int] = {}
+    encoded = pairs.cast_column("image", datasets.Image(decode=False)).with_format(None)
+    for row, pair in enumerate(encoded):
+        image = pair["image"] or {"path": None, "bytes": None}
+        key = hashlib.sha256(image["bytes"]).digest() if image["bytes"] else image["path"]
+        own = pair["caption"] if isinstance(pair["caption"], list) else [pair["caption"]]
+        if own := [text for text in own if (text or "").strip()]:
+            rows.setdefault(key, row)
+            captions.setdefault(key, []).extend(own)
+    if not rows:
+        raise DataError(f"'{source}' holds no caption. Name the right column with --retrieval_caption_column.")
+    texts = {"captions": [list(dict.fromkeys(own)) for own in captions.values()]}
+    features = datasets.Features({"captions": datasets.List(datasets.Value("string"))})
+    new = datasets.Dataset.from_dict(texts, features=features)
+    return datasets.concatenate_datasets([pairs.select(list(rows.values())).select_columns("image"), new], axis=1)
+
+
+def text_head_cache() -> Path:
+    """The folder that keeps text heads of audits; it may be deleted at any time."""
+    return Path(datasets.config.HF_DATASETS_CACHE) / "hf_ta_cleaner" / "heads"
 
 
 def clean_rows(
@@ -283,8 +341,10 @@ def _replace(dataset: datasets.Dataset, column: str, values: list, feature: Any)
     return datasets.concatenate_datasets([dataset.remove_columns(column), new], axis=1)
 
 
-def _with_roles(source: Any, dataset: datasets.Dataset, columns: dict[str, str | None]) -> datasets.Dataset:
-    """Only the columns of these roles, under the roles' names and with their types."""
+def _with_roles(
+    source: Any, dataset: datasets.Dataset, columns: dict[str, str | None], *, first_caption: bool = True
+) -> datasets.Dataset:
+    """Only the columns of these roles, under the roles' names and with their types; one caption, unless told not."""
     found = find_columns(str(source), dataset.column_names, columns, dataset.features)
     listed = ", ".join(f"{role} from column '{name}'" for role, name in found.items())
     logger.info("%s: %d rows, %s", source, len(dataset), listed)
@@ -300,7 +360,7 @@ def _with_roles(source: Any, dataset: datasets.Dataset, columns: dict[str, str |
             )
     if image != datasets.Image():
         dataset = dataset.cast_column("image", datasets.Image())
-    if "caption" in found and dataset.features["caption"] != datasets.Value("string"):
+    if first_caption and "caption" in found and dataset.features["caption"] != datasets.Value("string"):
         captions = [value[0] if isinstance(value, list) and value else value for value in _values(dataset, "caption")]
         wrong = next((value for value in captions if value and not isinstance(value, str)), None)
         if wrong is not None:
@@ -320,8 +380,6 @@ def _with_classes(source: Any, dataset: datasets.Dataset, file: str | os.PathLik
         raise DataError(f"'{source}': {missing} of {len(labels)} rows have no label. Choose another --split.")
     numbered = not isinstance(feature, datasets.ClassLabel) and all(isinstance(label, int) for label in labels)
     if isinstance(feature, datasets.ClassLabel):
-        if file is None:
-            return dataset
         names = feature.names
     elif all(isinstance(label, str) for label in labels):
         names = sorted(set(labels), key=lambda name: (int(name), name) if name.isdecimal() else (float("inf"), name))
@@ -334,29 +392,9 @@ def _with_classes(source: Any, dataset: datasets.Dataset, file: str | os.PathLik
             f"'{source}': the labels are {feature}, without names. Wanted a ClassLabel or strings. Give the names in "
             "class order with --classnames_file, or name the right column with --label_column."
         )
-    names = names if file is None else _read_class_names(Path(file), names, numbered=numbered)
+    if file is None and (file := find_map(source, names)) is not None:
+        logger.info("%s: class names from %s", source, file)
+    names = first_synonyms(names) if file is None else read_class_names(Path(file), names, numbered=numbered)
+    if isinstance(feature, datasets.ClassLabel) and names == feature.names:
+        return dataset
     return _replace(dataset, "label", labels, datasets.ClassLabel(names=names))
-
-
-def _read_class_names(file: Path, old: list[str], *, numbered: bool) -> list[str]:
-    """The names of `file` in the order of the `old` ones; of bare numbers the last classes may not occur."""
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-        new = (
-            json.loads(text)
-            if file.suffix == ".json"
-            else [line.strip() for line in text.splitlines() if line.strip()]
-        )
-    except (OSError, ValueError) as error:
-        raise DataError(f"Class names '{file}' cannot be read: {error}. Wanted one name per line or JSON.") from error
-    if isinstance(new, dict):
-        absent = [name for name in old if name not in new]
-        if absent:
-            raise DataError(f"'{file}' has no name for {len(absent)} classes: {', '.join(absent[:10])}. Add them.")
-        new = [new[name] for name in old]
-    elif len(new) != len(old) and not (numbered and len(new) > len(old)):
-        raise DataError(f"'{file}' has {len(new)} names for {len(old)} classes. Wanted one each, in class order.")
-    repeated = [name for name, count in Counter(new).items() if count > 1]
-    if repeated:
-        raise DataError(f"'{file}' gives several classes the name {', '.join(repeated)}. Make the names unique.")
-    return new

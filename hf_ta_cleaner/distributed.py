@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
@@ -68,3 +69,26 @@ def gather(local: torch.Tensor) -> torch.Tensor:
         dist.all_gather(parts, local.contiguous())
         return torch.cat(parts)
     return _GatherWithGrad.apply(local)
+
+
+def dealt(rows: np.ndarray) -> np.ndarray:
+    """This process's share of the rows, dealt out by turns; all of them when nothing is distributed."""
+    return rows[dist.get_rank() :: world_size()] if world_size() > 1 else rows
+
+
+def undeal(own: dict[Hashable, np.ndarray]) -> dict[Hashable, np.ndarray]:
+    """Puts arrays over dealt rows together again, on every process, in the order of the rows before `dealt`.
+
+    A process that was dealt no row brings an empty dictionary.
+    """
+    if world_size() == 1:
+        return own
+    hands: list[dict[Hashable, np.ndarray]] = [{}] * world_size()
+    dist.all_gather_object(hands, own)
+    whole = {}
+    for key, first in hands[0].items():
+        parts = [hand[key] for hand in hands if key in hand]
+        whole[key] = np.empty((sum(map(len, parts)), *first.shape[1:]), first.dtype)
+        for turn, part in enumerate(parts):
+            whole[key][turn :: len(hands)] = part
+    return whole

@@ -32,6 +32,7 @@ from .model_card import (
 from .naming import is_hub_id
 from .poisoning import CARD, POISONED, RECORD, TRIGGER, PoisonRecord
 from .poisoning import write_card as write_dataset_card
+from .report import FILES as REPORT_FILES
 from .report import Report
 from .runs import CONFIG
 
@@ -47,12 +48,11 @@ WEIGHT_PATTERNS = ("model.safetensors", "model.safetensors.index.json", "model-*
 CHECKPOINT_PATTERNS = (
     *("config.json", "generation_config.json", *WEIGHT_PATTERNS, "preprocessor_config.json", "processor_config.json"),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json"),
-    *("merges.txt", "spiece.model", CARD, CONFIG, "report.json", "report.md", "report.png", "report.html"),
+    *("merges.txt", "spiece.model", CARD, CONFIG, *REPORT_FILES),
 )
 TRIGGER_PATTERNS = (TRIGGER, "trigger.png", "trigger.npz", RECORD)
-REPORT_PATTERNS = ("report.json", "report.md", "report.png", "report.html")
 #: Files of an earlier commit that would be taken for part of a checkpoint, so a push without them removes them.
-STALE = (*WEIGHT_PATTERNS, "pytorch_model*.bin", "pytorch_model.bin.index.json", *TRIGGER_PATTERNS, *REPORT_PATTERNS)
+STALE = (*WEIGHT_PATTERNS, "pytorch_model*.bin", "pytorch_model.bin.index.json", *TRIGGER_PATTERNS, *REPORT_FILES)
 SHARD_BYTES = 500 * 2**20
 
 
@@ -312,7 +312,7 @@ def push_report(folder: str | os.PathLike, repo_id: str, *, token: str | None = 
             index[0]["results"] += [result for result in fresh if result not in index[0]["results"]]
             metadata["model-index"] = index
             metadata_save(card, metadata)
-            files = {CARD: card} | {f"{place}/{file.name}": file for file in _matching(folder, REPORT_PATTERNS)}
+            files = {CARD: card} | {f"{place}/{file.name}": file for file in _matching(folder, REPORT_FILES)}
             commit = api.create_commit(
                 repo_id,
                 [CommitOperationAdd(name, str(file)) for name, file in files.items()],
@@ -391,5 +391,5 @@ def _resume(folder: Path, repo_id: str, backdoored: bool) -> str:
     words = ["--folder", str(folder), "--repo_id", repo_id, *(["--allow_publishing_backdoor"] if backdoored else [])]
     return (
         f"A push is one commit: {repo_id} holds all of it or none of it. {folder} is whole. Go on with: "
-        f"python scripts/push.py {shlex.join(words)}"
+        f"ta-cleaner push {shlex.join(words)}"
     )

@@ -1,13 +1,15 @@
-"""The result of an audit or a cleaning: a dataclass <-> report.json, a table for people, a picture.
+"""The result of an audit or a cleaning: a dataclass <-> report.json, a table and a page for people, a picture.
 
 The file format is described in docs/report.md and checked by report_schema.json. Standard library only; `validate`
-needs jsonschema and `plot` needs matplotlib, both imported when called.
+needs jsonschema, `plot` matplotlib and `to_html` jinja2, all imported when called.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import math
+import re
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timezone
@@ -15,12 +17,17 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
+from hf_ta_cleaner.report_markdown import change, markdown, percent, price
+from hf_ta_cleaner.report_schema import SCHEMA_PATH, SCHEMA_VERSION, validate
 
-SCHEMA_VERSION = 1
-SCHEMA_PATH = Path(__file__).with_name("report_schema.json")
-RANKS = ("top1", "top3", "top5", "top10")
+
+FILES = ("report.json", "report.md", "report.html", "report.png")
+POINTS = 200
+"""Of a training curve no more points than this are kept."""
 CLOSE = 0.05
 """An attack success rate less than this above what is normal is no backdoor."""
+
+__all__ = ["CLOSE", "FILES", "SCHEMA_PATH", "SCHEMA_VERSION", "Report", "curves", "figures", "percent", "validate"]
 
 _PACKAGES = ("hf_ta_cleaner", "torch", "transformers", "datasets", "evaluate", "peft", "accelerate")
 
@@ -42,6 +49,9 @@ class Report:
         retrieval: recall@1 on held-out pairs, `{"pairs", "before", "after"}`; where no labelled images were at hand it
             stands alone, and the sections hold no clean accuracy and no attacks.
         model, base_model, dataset: where the figures come from.
+        settings: what the cleaning was run with: rate, epochs, precision, data, whether WordNet was there.
+        history: training curves, name -> `{"step": [...], "value": [...]}`, see `curves`.
+        examples: by attack, pictures drawn at random and what the models said, see `examples.draw_examples`.
         versions: package -> version.
         created: time in ISO 8601, UTC.
         notes: what a reader should know beside the numbers.
@@ -58,6 +68,9 @@ class Report:
     model: str | None = None
     base_model: str | None = None
     dataset: str | None = None
+    settings: dict[str, Any] | None = None
+    history: dict[str, dict[str, list]] | None = None
+    examples: dict[str, list[dict[str, Any]]] | None = None
     versions: dict[str, str] | None = None
     created: str | None = None
     notes: list[str] = field(default_factory=list)
@@ -78,13 +91,21 @@ class Report:
         """The contents of report.json; optional parts that are absent are left out."""
         content = {"schema": SCHEMA_VERSION} | {f.name: getattr(self, f.name) for f in fields(self)}
         always = ("schema", "method", "seed", "target", "before", "after", "cost")
-        return {name: value for name, value in content.items() if name in always or value not in (None, [])}
+        return {name: value for name, value in content.items() if name in always or value not in (None, [], {})}
 
-    def save(self, folder: str | Path, *, overwrite: bool = False, plot: bool | None = None) -> Path:
-        """Write report.json, report.md and report.png.
+    def save(
+        self,
+        folder: str | Path,
+        *,
+        overwrite: bool = False,
+        plot: bool | None = None,
+        pictures: Mapping[tuple[str, int], Any] | None = None,
+    ) -> Path:
+        """Write report.json, report.md, report.html and report.png.
 
         Args:
             overwrite: replace a report that is already there.
+            pictures: for the page: (attack, sample id) -> the picture without and with the trigger, see `to_html`.
             plot: whether to draw report.png; by default where matplotlib is installed.
 
         Returns:
@@ -97,15 +118,16 @@ class Report:
         folder = Path(folder)
         content = self.to_dict()
         validate(content)
-        names = ("report.json", "report.md", "report.png")
-        if not overwrite and (there := [name for name in names if (folder / name).exists()]):
+        page = self.to_html(pictures)
+        if not overwrite and (there := [name for name in FILES if (folder / name).exists()]):
             raise FileExistsError(f"{folder} already holds {', '.join(there)}. Pass overwrite=True or another folder.")
         folder.mkdir(parents=True, exist_ok=True)
-        for name in names:
+        for name in FILES:
             (folder / name).unlink(missing_ok=True)
         path = folder / "report.json"
-        path.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-        (folder / "report.md").write_text(self.to_markdown(), encoding="utf-8")
+        path.write_text(_as_json(content) + "\n", encoding="utf-8")
+        (folder / "report.md").write_text(markdown(self), encoding="utf-8")
+        (folder / "report.html").write_text(page, encoding="utf-8")
         if plot or (plot is None and self.before["clean_accuracy"] and util.find_spec("matplotlib")):
             self.plot(folder / "report.png")
         return path
@@ -158,48 +180,18 @@ class Report:
         """The report in a few lines, for a console."""
         lines = []
         if self.before["clean_accuracy"]:
-            lines.append(f"clean accuracy: {self._change('clean_accuracy', 'top1', unit='%')}")
+            lines.append(f"clean accuracy: {change(self, 'clean_accuracy', 'top1', unit='%')}")
         else:
             lines.append("clean accuracy and attacks: not measured, no labelled images were given")
         if self.retrieval:
-            change = " → ".join(f"{percent(self.retrieval[when]['recall@1'])}%" for when in ("before", "after"))
-            lines.append(f"retrieval recall@1 on {self.retrieval['pairs']:,} held-out pairs: {change}")
+            recall = " → ".join(f"{percent(self.retrieval[when]['recall@1'])}%" for when in ("before", "after"))
+            lines.append(f"retrieval recall@1 on {self.retrieval['pairs']:,} held-out pairs: {recall}")
         lines += [f"{name}: {verdict}" for name, verdict in self.verdicts().items()]
-        return "\n".join(lines + self._price())
+        return "\n".join(lines + price(self))
 
     def to_markdown(self) -> str:
         """The whole report for people: verdicts, before and after, all ranks, cost, notes. Per cent, one decimal."""
-        head = {"Model": self.model, "Base model": self.base_model, "Method": self.method, "Target": self.target}
-        head |= {"Data": self.dataset, "Seed": self.seed, "Created": self.created}
-        parts = [
-            "# Backdoor audit" if self.after is None else "# Backdoor cleaning report",
-            "\n".join(f"- {name}: {value}" for name, value in head.items() if value is not None),
-            "\n".join(f"- **{name}**: {verdict}" for name, verdict in self.verdicts().items()),
-        ]
-        if self.before["clean_accuracy"]:
-            parts += [
-                "## Result" if self.after is None else "## Before and after",
-                self._main_table(),
-                "Per cent, with 95% intervals. ASR@1: images of other classes that the trigger turns into the target. "
-                "No-trigger floor: the same images without the trigger.",
-                "\n".join(f"- {line}" for line in self._price()),
-                "## All ranks",
-                self._rank_table(),
-            ]
-        else:
-            parts += [
-                "Clean accuracy and attacks were not measured: no labelled images were given.",
-                "\n".join(f"- {line}" for line in self._price()),
-            ]
-        if self.retrieval:
-            parts += [f"## Retrieval on {self.retrieval['pairs']:,} held-out pairs", self._recall_table()]
-        if self.notes:
-            parts += ["## Notes", "\n".join(f"- {note}" for note in self.notes)]
-        if self.versions:
-            parts.append(
-                "Made with " + ", ".join(f"{name} {version}" for name, version in self.versions.items()) + "."
-            )
-        return "\n\n".join(part for part in parts if part) + "\n"
+        return markdown(self)
 
     def plot(self, path: str | Path) -> Path:
         """Draw clean accuracy and every ASR@1 with intervals and floors, 1200 x 600 pixels; needs matplotlib."""
@@ -207,136 +199,58 @@ class Report:
 
         return draw(self, path)
 
+    def to_html(self, pictures: Mapping[tuple[str, int], Any] | None = None) -> str:
+        """The report as one page that needs no other file and no network; needs jinja2.
+
+        Args:
+            pictures: (attack, sample id) -> two uint8 arrays `(H, W, 3)`, without and with the trigger, for the
+                examples; without them the page shows what was said about them only. Needs Pillow.
+        """
+        from hf_ta_cleaner.report_html import render
+
+        return render(self, pictures)
+
     def sections(self) -> dict[str, dict[str, Any]]:
         """The sections that there are: before, and after where something was cleaned."""
         return {"before": self.before} if self.after is None else {"before": self.before, "after": self.after}
 
-    def _change(self, *keys: str, unit: str = "") -> str:
-        """The rate at these keys, as "before → after"."""
-        values = []
-        for section in self.sections().values():
-            for key in keys:
-                section = section[key]
-            values.append(percent(section) + unit)
-        return " → ".join(values)
 
-    def _price(self) -> list[str]:
-        lines = []
-        if self.ca_loss:
-            loss, (low, high) = self.ca_loss, self.ca_loss["interval95"]
-            lines.append(
-                f"clean accuracy loss: {percent(loss['value'])} points [{percent(low)}, {percent(high)}] "
-                f"against the {loss['baseline']} model ({loss['definition']})"
-            )
-        if self.cost:
-            cost = self.cost
-            lines.append(f"cost: {cost['pairs_seen']:,} pairs seen, {cost['seconds']:,.0f} s on {cost['device']}")
-        return lines
+def curves(log_history: list[dict[str, Any]]) -> dict[str, dict[str, list]]:
+    """The curves of a `Trainer`'s log: the loss and its terms, temperature, rate, and what was measured on the way.
 
-    def _main_table(self) -> str:
-        sections = self.sections().values()
-        names = ["before", "after"] if self.after else ["result"]
-        compared = any("reference_asr" in entry for s in sections for entry in s["attacks"].values())
-        extra = ["ASR@1 of the never-poisoned model", "excess"] if compared else []
-        rows = [["", *names, "no-trigger floor", *extra, "n", "trigger seed"]]
-        clean = [section["clean_accuracy"] for section in sections]
-        cells = [_with_interval(part["top1"], part["interval95"]["top1"]) for part in clean]
-        rows.append(["clean accuracy", *cells, "", *("" for _ in extra), _numbers(clean, "n"), ""])
-        for name in self.before["attacks"]:
-            both = [section["attacks"][name] for section in sections]
-            cells = [_with_interval(part["asr"]["top1"], part["interval95"]["asr_top1"]) for part in both]
-            cells.append(self._change("attacks", name, "floor", "top1"))
-            if compared:
-                known = all("excess" in part for part in both)
-                cells += [
-                    self._change("attacks", name, key, "top1") if known else "" for key in ("reference_asr", "excess")
-                ]
-            rows.append([f"ASR@1 {name}", *cells, _numbers(both, "n"), _numbers(both, "seed")])
-        return _table(rows)
-
-    def _recall_table(self) -> str:
-        rows = [["recall@1, per cent", "before", "after"]]
-        for key, title in (("image_to_text", "image to text"), ("text_to_image", "text to image")):
-            rows.append([title, *(percent(self.retrieval[when][f"{key}_recall@1"]) for when in ("before", "after"))])
-        return _table(rows)
-
-    def _rank_table(self) -> str:
-        rows = [["", *(f"top {rank[3:]}" for rank in RANKS)]]
-        rows.append(["clean accuracy", *(self._change("clean_accuracy", rank) for rank in RANKS)])
-        kinds = {
-            "asr": "ASR",
-            "floor": "no-trigger floor",
-            "asr_including_target": "ASR, target class counted",
-            "reference_asr": "ASR, never-poisoned model",
-            "accuracy_under_trigger": "accuracy under trigger",
-        }
-        for name in self.before["attacks"]:
-            both = [section["attacks"][name] for section in self.sections().values()]
-            for key, title in kinds.items():
-                if all(key in entry for entry in both):
-                    rows.append([f"{name}: {title}", *(self._change("attacks", name, key, rank) for rank in RANKS)])
-            above = [[_above_floor(e["asr"][rank], e["floor"][rank]) for e in both] for rank in RANKS]
-            rows.append([f"{name}: (ASR - floor) / (1 - floor)", *(" → ".join(values) for values in above)])
-        return _table(rows)
-
-
-def validate(content: Any) -> None:
-    """Check the contents of a report.json.
-
-    Raises:
-        ValueError: names every place that is wrong, what is there and what was wanted.
+    Curves of fewer than two points are left out; of longer ones evenly spaced points are kept, the last among them.
     """
-    from jsonschema import Draft202012Validator
-
-    version = content.get("schema") if isinstance(content, Mapping) else None
-    if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise ValueError(f"The report has schema {version}, this package reads {SCHEMA_VERSION}: upgrade the package.")
-    schema = json.loads(SCHEMA_PATH.read_text(encoding="utf-8"))
-    errors = sorted(Draft202012Validator(schema).iter_errors(content), key=lambda error: list(map(str, error.path)))
-    problems = [f"{'.'.join(map(str, error.path)) or 'report'}: {_readable(error)}" for error in errors]
-    problems = problems or list(_contradictions(content))
-    if problems:
-        raise ValueError("Not a valid report:\n" + "\n".join(f"- {problem}" for problem in problems))
-
-
-def _readable(error: Any) -> str:
-    if error.validator in ("minimum", "maximum"):
-        bound = "least" if error.validator == "minimum" else "most"
-        return f"got {error.instance}, wanted at {bound} {error.validator_value} (rates are fractions, not per cent)."
-    if error.validator == "type":
-        wanted = (
-            error.validator_value if isinstance(error.validator_value, str) else " or ".join(error.validator_value)
-        )
-        return f"got {error.instance!r:.80}, wanted {wanted}."
-    return f"{error.message:.300}."
+    found: dict[str, dict[str, list]] = {}
+    for line in log_history:
+        for name, value in line.items():
+            shown = name in ("loss", "logit_scale", "learning_rate") or name.startswith(("loss/", "eval_"))
+            if shown and isinstance(value, (int, float)) and math.isfinite(value):
+                curve = found.setdefault(name, {"step": [], "value": []})
+                curve["step"].append(line["step"])
+                curve["value"].append(value)
+    for curve in found.values():
+        stride = -(-len(curve["step"]) // POINTS)
+        for key, values in curve.items():
+            curve[key] = values[::-1][::stride][::-1]
+    return {name: curve for name, curve in found.items() if len(curve["step"]) > 1}
 
 
-def _contradictions(content: Mapping[str, Any]) -> Iterator[str]:
-    """What a schema cannot say: finite numbers, ranks that grow, intervals around their rate, the same attacks."""
-    try:
-        json.dumps(content, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        yield f"report: cannot be written as JSON, {error}."
-        return
-    sections = {name: content[name] for name in ("before", "after") if content[name]}
-    if len({frozenset(section["attacks"]) for section in sections.values()}) > 1:
-        names = {name: sorted(section["attacks"]) for name, section in sections.items()}
-        yield f"after.attacks: wanted the same attacks before and after, got {names}."
-    if any(section["clean_accuracy"] is None for section in sections.values()):
-        if "retrieval" not in content or any(s["clean_accuracy"] or s["attacks"] for s in sections.values()):
-            yield "clean_accuracy: may only be null, in every section, where retrieval stands in for it."
-        return
-    for name, section in sections.items():
-        parts = {f"{name}.clean_accuracy": (section["clean_accuracy"], section["clean_accuracy"], "top1")}
-        for attack, entry in section["attacks"].items():
-            parts[f"{name}.attacks.{attack}.asr"] = (entry["asr"], entry, "asr_top1")
-            parts[f"{name}.attacks.{attack}.floor"] = (entry["floor"], entry, "floor_top1")
-        for place, (rates, owner, key) in parts.items():
-            if (values := [rates[rank] for rank in RANKS]) != sorted(values):
-                yield f"{place}: a rate cannot fall as k grows, got {values}."
-            low, high = owner["interval95"].get(key, (0, 1))
-            if not low - 1e-9 <= rates["top1"] <= high + 1e-9:
-                yield f"{place}: top1 {rates['top1']} lies outside its interval [{low}, {high}]."
+def figures(section: Mapping[str, Any]) -> dict[str, float]:
+    """The headline figures of a section under the names that trackers show, see docs/report.md."""
+    found = {}
+    if section["clean_accuracy"]:
+        found["test_clean_accuracy"] = section["clean_accuracy"]["top1"]
+    for name, entry in section["attacks"].items():
+        found |= {f"test_asr/{name}": entry["asr"]["top1"], f"test_floor/{name}": entry["floor"]["top1"]}
+    if "linear_probe" in section:
+        found["test_linear_probe"] = section["linear_probe"]["top1"]
+    if "retrieval" in section:
+        for way in ("image_to_text", "text_to_image"):
+            found[f"test_{way}_recall@1"] = section["retrieval"][way]["top1"]
+        found |= {
+            f"test_retrieval_asr/{n}": entry["asr"]["top1"] for n, entry in section["retrieval"]["attacks"].items()
+        }
+    return found
 
 
 def package_versions() -> dict[str, str]:
@@ -348,32 +262,13 @@ def package_versions() -> dict[str, str]:
     return versions
 
 
-def percent(rate: float) -> str:
-    """A fraction in per cent with one decimal, without the sign: 0.954 -> "95.4"."""
-    # Adding zero turns -0.0 into 0.0.
-    return f"{round(100 * rate, 1) + 0.0:.1f}"
-
-
 def _normal(entry: Mapping[str, Any]) -> tuple[float, str]:
     """How often the target comes up in a model without this backdoor, and where that figure is from."""
     floor, reference = entry["floor"]["top1"], entry.get("reference_asr", {}).get("top1", 0.0)
     return (reference, "never-poisoned model's") if reference > floor else (floor, "floor")
 
 
-def _above_floor(asr: float, floor: float) -> str:
-    return percent((asr - floor) / (1 - floor)) if floor < 1 else "-"
-
-
-def _with_interval(rate: float, interval: list[float]) -> str:
-    return f"{percent(rate)} [{percent(interval[0])}, {percent(interval[1])}]"
-
-
-def _numbers(parts: list[dict[str, Any]], key: str) -> str:
-    """One figure where before and after agree, as they should."""
-    return " → ".join(dict.fromkeys(str(part[key]) for part in parts))
-
-
-def _table(rows: list[list[str]]) -> str:
-    rows = [[cell.replace("|", "\\|") for cell in row] for row in rows]
-    rule = ["---", *("---:" for _ in rows[0][1:])]
-    return "\n".join(f"| {' | '.join(row)} |" for row in [rows[0], rule, *rows[1:]])
+def _as_json(content: Any) -> str:
+    """Indented, with a list of numbers on one line."""
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    return re.sub(r"\[\n\s+([-+.,e\d\s]+?)\n\s+\]", lambda match: f"[{' '.join(match[1].split())}]", text)

@@ -1,4 +1,4 @@
-"""What a run has to remember when it is interrupted: with which settings it began, and how long it has taken."""
+"""What a run was set to: kept for when it is interrupted, written down to repeat it, told to the report's reader."""
 
 from __future__ import annotations
 
@@ -6,10 +6,16 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from transformers import TrainerCallback
+
+from .wordnet import available
+
+
+if TYPE_CHECKING:
+    from .config import TACleanerConfig
 
 
 #: Name of the file in the output folder.
@@ -23,6 +29,7 @@ _FREE = frozenset(
     "resume output_dir logging_steps logging_dir logging_strategy report_to disable_tqdm save_total_limit run_name "
     "dataloader_num_workers dataloader_prefetch_factor dataloader_pin_memory eval_strategy eval_steps eval_dataset "
     "eval_split eval_image_column eval_label_column classnames_file max_eval_samples templates trigger target "
+    "linear_probe probe_split retrieval_dataset retrieval_split retrieval_caption_column max_retrieval_samples "
     "reference geometry ca_baseline per_device_eval_batch_size push_to_hub hub_model_id hub_private_repo hub_token "
     "hub_strategy".split()
 )
@@ -70,7 +77,11 @@ class RunLog(TrainerCallback):
     @property
     def seconds(self) -> float:
         """Training time so far in seconds, earlier parts of an interrupted run included."""
-        return self._earlier + time.perf_counter() - self._started
+        return self.seconds_until(time.perf_counter())
+
+    def seconds_until(self, moment: float) -> float:
+        """Training time up to a moment of `time.perf_counter`."""
+        return self._earlier + moment - self._started
 
     def _save(self, seconds: float) -> None:
         text = json.dumps({"settings": self._settings, "seconds": seconds}, indent=1, default=str)
@@ -94,3 +105,25 @@ def save_config(folder: str | Path, settings: Mapping[str, Any]) -> Path:
     path = Path(folder) / CONFIG
     path.write_text(yaml.safe_dump(kept, sort_keys=True, allow_unicode=True), encoding="utf-8")
     return path
+
+
+def run_settings(args: TACleanerConfig, given: Mapping[str, Any], **data: Any) -> dict[str, Any]:
+    """What a report says about how a model was trained: the recipe, whatever else was set, and what was found here.
+
+    Args:
+        args: The settings as they were used.
+        given: What the command line and its configuration file set, `CommandParser.settings`.
+        data: What is to be said about the data; None is left out.
+    """
+    told_otherwise = {"method", "seed", "bf16", "fp16", "per_device_train_batch_size", "gradient_accumulation_steps"}
+    told_otherwise |= {"model", "dataset", "num_train_epochs" if args.max_steps > 0 else "max_steps"}
+    found = {
+        "batch_size": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
+        "processes": args.world_size,
+        "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
+        **data,
+        "wordnet": "found" if available() else "absent",
+    }
+    left_out = told_otherwise | _WHERE_TO
+    settings = {name: value for name, value in {**given, **args.recipe}.items() if name not in left_out}
+    return {name: value for name, value in {**settings, **found}.items() if value is not None}

@@ -213,6 +213,7 @@ def _run(
         logger.info("strength %g: %s", strength, error)
         utility, diverged = 0.0, True
     trainer.save_model(settings.output_dir)
+    trainer.save_state()  # with the log, for the report
     trainer.accelerator.wait_for_everyone()
     return trainer, Trial(strength, utility, trainer.pairs_seen, time.perf_counter() - started, diverged)
 

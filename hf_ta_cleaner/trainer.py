@@ -11,7 +11,8 @@ from typing import Any, NoReturn
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel, Trainer, TrainerCallback
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
 
 from .allocator import keep_freed_memory
 from .checkpoints import load_model
@@ -274,8 +275,11 @@ class TACleanerTrainer(HubPublishing, Trainer):
         super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def load_weights(self, folder: str | Path) -> None:
-        """Takes over the weights (or adapters) that `save_model` wrote, and nothing else of that run."""
+        """Takes over the weights (or adapters) that `save_model` wrote, and the log if `save_state` wrote it there."""
         super()._load_from_checkpoint(str(folder))
+        state = Path(folder) / TRAINER_STATE_NAME
+        if state.is_file():
+            self.state = TrainerState.load_from_json(str(state))
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Decay matrices only: no bias, norm, temperature, token, position or class embedding."""

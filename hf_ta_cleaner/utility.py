@@ -7,6 +7,7 @@ import torch
 
 from .attacks.base import fit
 from .data import to_rgb
+from .retrieval import retrieval_recall
 from .zero_shot import ZeroShotHead, image_features, input_size, text_features
 
 
@@ -48,17 +49,3 @@ def clean_utility(model, processor, dataset, *, batch_size: int = 256) -> dict[s
     captions = dataset["caption"][:]
     recall = retrieval_recall(features, text_features(model, processor, captions), captions)
     return {"clean_utility": recall["recall@1"], **recall}
-
-
-def retrieval_recall(images: torch.Tensor, texts: torch.Tensor, captions: list[str]) -> dict[str, float]:
-    """Recall@1 between `(N, D)` unit embeddings of pictures and their captions.
-
-    Pictures that share a caption word for word share their matches: finding either is right.
-    """
-    names = {caption: i for i, caption in enumerate(dict.fromkeys(captions))}
-    group = torch.tensor([names[caption] for caption in captions], device=images.device)
-    found = {}
-    for name, queries, gallery in (("image_to_text", images, texts), ("text_to_image", texts, images)):
-        best = torch.cat([(chunk @ gallery.T).argmax(-1) for chunk in queries.split(1024)])
-        found[f"{name}_recall@1"] = (group[best] == group).float().mean().item()
-    return {"recall@1": sum(found.values()) / 2, **found}

@@ -6,19 +6,27 @@ and crop and before its normalization.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import re
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch.nn.functional import normalize
 
 from .families import FAMILIES
 
+
+Template: TypeAlias = str | Callable[[str], str]
 
 TEMPLATES = (
     "a photo of a {}.",
@@ -39,21 +47,43 @@ _VOWEL_SOUND = re.compile(
 )
 
 
-def prompt(template: str, classname: str) -> str:
-    """The template filled with a class name: underscores become spaces and a preceding "a"/"an" agrees with it."""
+def prompt(template: Template, classname: str) -> str:
+    """The template filled with a class name: underscores become spaces and a preceding "a"/"an" agrees with it.
+
+    A template that is a function makes the whole prompt itself, as published tables do: "a photo of a apple."
+    """
     name = classname.replace("_", " ").strip()
+    if callable(template):
+        return template(name)
     article = "an" if _VOWEL_SOUND.match(name) else "a"
     template = re.sub(r"\b([aA])n? \{\}", lambda match: match[1] + article[1:] + " {}", template)
     return template.replace("{}", name)
 
 
-def load_templates(path: str | Path) -> tuple[str, ...]:
-    """Prompt templates from a JSON list, or from a text file with one template a line (empty lines are skipped).
+def load_templates(source: str | Path) -> tuple[Template, ...]:
+    """Prompt templates by the name of a set or from a file.
+
+    Args:
+        source: "built-in"; "open_clip" for the 80 templates of Radford et al. (2021), verbatim as that package has
+            them, so that figures compare with published ones; or a file: a JSON list, or one template a line.
 
     Raises:
-        ValueError: if there is no template, or one does not hold exactly one `{}`.
+        ValueError: if there is no template, one does not hold exactly one `{}`, or open_clip is not installed.
     """
-    path = Path(path)
+    if str(source) == "built-in":
+        return TEMPLATES
+    if str(source) == "open_clip":
+        try:
+            from open_clip import OPENAI_IMAGENET_TEMPLATES
+        except ImportError as error:
+            raise ValueError(
+                f"the templates of open_clip need that package ({error}): pip install open_clip_torch, or name a file "
+                "with one template a line"
+            ) from error
+        return tuple(OPENAI_IMAGENET_TEMPLATES)
+    path = Path(source)
+    if not path.is_file():
+        raise ValueError(f"no prompt templates at {path}; wanted built-in, open_clip, or a file")
     text = path.read_text(encoding="utf-8")
     lines = json.loads(text) if path.suffix == ".json" else [line.strip() for line in text.splitlines()]
     if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
@@ -61,7 +91,7 @@ def load_templates(path: str | Path) -> tuple[str, ...]:
     return check_templates([line for line in lines if line], source=f"{path}: ")
 
 
-def check_templates(templates: Sequence[str], source: str = "") -> tuple[str, ...]:
+def check_templates(templates: Sequence[Template], source: str = "") -> tuple[Template, ...]:
     """The templates as a tuple.
 
     Raises:
@@ -69,7 +99,7 @@ def check_templates(templates: Sequence[str], source: str = "") -> tuple[str, ..
     """
     if not templates or isinstance(templates, str):
         raise ValueError(f"{source}wanted a list of at least one prompt template, got {templates!r}.")
-    if wrong := [template for template in templates if template.count("{}") != 1]:
+    if wrong := [template for template in templates if not callable(template) and template.count("{}") != 1]:
         raise ValueError(f"{source}a template holds the class name as {{}} exactly once; {wrong[0]!r} does not.")
     return tuple(templates)
 
@@ -180,14 +210,17 @@ class ZeroShotHead:
         model: torch.nn.Module,
         processor,
         classnames: Sequence[str],
-        templates: Sequence[str] = TEMPLATES,
+        templates: Sequence[Template] = TEMPLATES,
         prefix: Callable[[str], str] | None = None,
         batch_size: int = 256,
+        cache_dir: str | Path | None = None,
     ) -> ZeroShotHead:
         """Embed every class in every template.
 
         Args:
             prefix: a function on the finished prompt, such as the text half of a dual-key attack.
+            cache_dir: where heads are kept from one run to the next, by a hash of the model's configuration, all of
+                its weights and the tokenized prompts; None keeps nothing.
 
         Raises:
             ValueError: for an empty or repeated class name, or a template without exactly one `{}`.
@@ -196,13 +229,44 @@ class ZeroShotHead:
         prompts = [prompt(template, name) for name in classnames for template in templates]
         if prefix is not None:
             prompts = [prefix(text) for text in prompts]
-        features = text_features(model, processor, prompts, batch_size)
-        means = features.view(len(classnames), len(templates), -1).mean(dim=1)
-        return cls(normalize(means, dim=-1).T.contiguous(), classnames)
+
+        def embed() -> torch.Tensor:
+            features = text_features(model, processor, prompts, batch_size)
+            means = features.view(len(classnames), len(templates), -1).mean(dim=1)
+            return normalize(means, dim=-1).T.contiguous()
+
+        if cache_dir is None:
+            return cls(embed(), classnames)
+        key = _fingerprint(model, processor, [str(len(templates)), *prompts])
+        return cls(_cached(Path(cache_dir) / f"{key}.safetensors", embed), classnames)
 
     def logits(self, image_features: torch.Tensor) -> torch.Tensor:
         """Cosine similarities `(N, C)` of unit image embeddings `(N, D)`; no temperature, which leaves ranks alone."""
         return image_features @ self.weight.to(image_features.device)
+
+
+def _fingerprint(model: torch.nn.Module, processor, prompts: Sequence[str]) -> str:
+    """SHA-256 of all that a head depends on. Hashing a ViT-B/32 takes a fraction of a second."""
+    config = {name: value for name, value in model.config.to_dict().items() if name != "_name_or_path"}
+    digest = hashlib.sha256(json.dumps([config, list(prompts)], default=str, sort_keys=True).encode())
+    digest.update(json.dumps(processor.tokenizer(list(prompts), truncation=True)["input_ids"]).encode())
+    for name, weight in model.state_dict().items():
+        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
+        digest.update(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _cached(file: Path, make: Callable[[], torch.Tensor]) -> torch.Tensor:
+    """The tensor in the file, else made and put there; a damaged file is made anew, one half written is never seen."""
+    try:
+        return load_file(file)["weight"]
+    except (OSError, SafetensorError, KeyError):
+        weight = make()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".saving-") as staging:
+        save_file({"weight": weight.cpu()}, Path(staging) / file.name)
+        os.replace(Path(staging) / file.name, file)
+    return weight
 
 
 def check_classnames(classnames: Sequence[str]) -> tuple[str, ...]:

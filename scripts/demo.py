@@ -102,7 +102,7 @@ def finish(out: Path, seconds: float) -> None:
     """Copies the report of the cleaning, draws one picture's fate, prints the table with plain fine-tuning in it."""
     from hf_ta_cleaner.report import Report, percent
 
-    for name in ("report.json", "report.md", "report.png"):
+    for name in ("report.json", "report.md", "report.html", "report.png"):
         shutil.copy2(out / "cleaned" / name, out / name)
     draw_overview(out)
     ft, cleaned = Report.load(out / "ft"), Report.load(out / "cleaned")
@@ -128,7 +128,8 @@ def finish(out: Path, seconds: float) -> None:
         f"against the better of the suspect and a never-poisoned model after ft"
     )
     print(f"\n  {cleaned.verdicts()[attack]}")
-    print(f"  {out}/report.json, report.md, report.png, overview.png; took {seconds / 60:.1f} minutes")
+    print(f"  {out}/report.html (for a browser), report.json, report.md, report.png, overview.png")
+    print(f"  took {seconds / 60:.1f} minutes")
 
 
 def draw_overview(out: Path) -> None:

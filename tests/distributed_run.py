@@ -9,11 +9,13 @@ import sys
 from pathlib import Path
 
 import torch
-from datasets import load_from_disk
+from datasets import ClassLabel, load_from_disk
 from transformers import CLIPModel, CLIPProcessor
 
+from hf_ta_cleaner.attacks import get_attack
 from hf_ta_cleaner.config import TACleanerConfig
 from hf_ta_cleaner.distributed import gather, world_size
+from hf_ta_cleaner.proof import Proof
 from hf_ta_cleaner.trainer import TACleanerTrainer
 
 
@@ -62,6 +64,26 @@ def gather_known_numbers(rank: int) -> dict[str, torch.Tensor]:
     }
 
 
+def measure(folder: Path) -> tuple[dict, list]:
+    """An audit of seven pictures, with everything in it. Returns (section, ranked predictions)."""
+    model, processor = CLIPModel.from_pretrained(folder / "model"), CLIPProcessor.from_pretrained(folder / "model")
+    data = load_from_disk(folder / "data").select(range(7))
+    names = ClassLabel(names=["dog", "bus", "apple"])
+    labelled = data.add_column("label", [0, 1, 2, 0, 1, 2, 0]).cast_column("label", names)
+    captioned = data.map(lambda row: {"captions": [row["caption"]]})
+    proof = Proof(
+        labelled,
+        {"blended": get_attack("blended")},
+        target="apple",
+        captioned=captioned,
+        probe=labelled,
+        batch_size=2,
+        progress=False,
+    )
+    section, predictions = proof(model, processor)
+    return section, [predictions.clean.tolist(), predictions.attacks["blended"].tolist()]
+
+
 def main() -> None:
     folder = Path(sys.argv[1])
     state = TACleanerConfig(output_dir=str(folder / "unused"), use_cpu=True)  # joins the process group
@@ -69,6 +91,7 @@ def main() -> None:
     result = {"world_size": world_size(), "gather": gather_known_numbers(rank)}
     for name, options in RUNS.items():
         result[name] = train(folder, name, processes, **options)
+    result["audit"] = measure(folder)
     torch.save(result, folder / f"rank-{rank}.pt")
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from transformers import BatchEncoding
 
 from hf_ta_cleaner.attacks import get_attack
-from hf_ta_cleaner.audit import audit, clean_accuracy_loss, paired_interval
+from hf_ta_cleaner.audit import audit, clean_accuracy_loss, histogram, paired_interval
 from hf_ta_cleaner.report import Report
 
 
@@ -342,3 +342,48 @@ def test_clean_accuracy_loss_is_measured_against_the_best_baseline():
     assert "suspect, fine-tuned clean" in loss["definition"]
     with pytest.raises(ValueError, match="at least one baseline"):
         clean_accuracy_loss(cleaned, {})
+
+
+def test_every_picture_is_decoded_once_and_let_go(monkeypatch):
+    """Memory does not grow with the pictures: of the batches seen, no more than those at work are alive."""
+    import weakref
+
+    from hf_ta_cleaner import audit as module
+    from hf_ta_cleaner import audit_inputs
+
+    decoded, seen, alive = [], [], []
+
+    def counting(image, *args, fit=audit_inputs.fit):
+        decoded.append(image.getpixel((4, 4)))
+        return fit(image, *args)
+
+    def watching(model, processor, pixels, batch_size, embed=module.image_features):
+        seen.append(weakref.ref(pixels))
+        alive.append(sum(reference() is not None for reference in seen))
+        return embed(model, processor, pixels, batch_size)
+
+    monkeypatch.setattr(audit_inputs, "fit", counting)
+    monkeypatch.setattr(module, "image_features", watching)
+    marks = {"a": Mark(), "b": Mark(seed=1)}
+    run(attacks=marks, batch_size=1, reference=(PlantedModel(), processor()))
+    assert len(decoded) == len(PICTURES)
+    assert len(seen) == 10 * 3 * 2  # ten batches, three views, two models
+    assert max(alive) <= 2 * 3
+
+
+def test_histogram_by_hand():
+    assert histogram(np.array([0.10, 0.105, 0.119, 0.12, 0.149], np.float32)) == {
+        "start": 0.1,
+        "width": 0.01,
+        "counts": [2, 1, 1, 0, 1],
+    }
+    assert histogram([-0.005, 1.0]) == {"start": -0.01, "width": 0.01, "counts": [1, *[0] * 100, 1]}
+
+
+def test_the_similarity_is_that_of_triggered_pictures_of_other_classes():
+    entry = run(PlantedModel(resists=[1]), attacks=[Mark()])["attacks"]["mark"]
+    # Six of eight are moved to the target, with cosine 1 up to their other parts; two resist, with cosine 0.
+    shares = entry["similarity"]
+    cosines = np.repeat(shares["start"] + shares["width"] * np.arange(len(shares["counts"])), shares["counts"])
+    assert len(cosines) == 8
+    assert (cosines > 0.8).sum() == 6 and (np.abs(cosines) < 0.011).sum() == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import sys
@@ -52,7 +53,9 @@ def test_the_command_lines_are_accepted_by_their_scripts(run, attack, seed, tmp_
     names = [Path(step[0]).stem for step in steps]
     assert names == [*(["craft"] if SANDBOX[attack].craft else []), "poison", "backdoor", "measure"]
     for step in steps[:-1]:
-        parsed = module(f"scripts/{Path(step[0]).stem}").make_parser().parse(list(step[1:]))
+        parsed = (
+            importlib.import_module(f"hf_ta_cleaner.commands.{Path(step[0]).stem}").make_parser().parse(list(step[1:]))
+        )
         assert any(getattr(part, "seed", None) == seed for part in parsed)
         assert any(str(getattr(part, "output_dir", "")) == step[-1] for part in parsed)
     if not SANDBOX[attack].craft:

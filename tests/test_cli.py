@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import importlib.util
 import json
 import logging
@@ -21,6 +22,7 @@ from PIL import Image
 
 import hf_ta_cleaner
 from hf_ta_cleaner.checkpoints import save_model
+from hf_ta_cleaner.commands import commands
 from hf_ta_cleaner.report import Report
 
 
@@ -30,7 +32,9 @@ PARSED = ("audit", "backdoor", "clean", "craft", "poison", "push")
 
 @cache
 def script(name: str):
-    """scripts/<name>.py as a module."""
+    """The module of a command, or scripts/<name>.py as a module."""
+    if name in commands():
+        return importlib.import_module(f"hf_ta_cleaner.commands.{name}")
     spec = importlib.util.spec_from_file_location(f"{name}_script", SCRIPTS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
@@ -406,6 +410,7 @@ def test_strength_auto(world, capsys):
     report = Report.load(world.out)
     # Nothing can cost more than 100 points: the ladder is climbed to its top.
     assert report.cost["strength"] == 8 and report.cost["search_runs"] == 3
+    assert report.settings["repel_weight"] == 8 and report.history["loss/repel"]["step"]
     assert (report.cost["pairs_seen"], report.cost["search_pairs_seen"]) == (16, 48)
     assert any("--strength auto" in note and "3 runs" in note for note in report.notes)
     assert not list(world.out.glob("strength-*")) and (world.out / "strength.json").is_file()
@@ -475,6 +480,44 @@ def test_cleaning_without_any_measurement_says_so(world, capsys):
     script("clean").main(cleaning(world, "--method", "ft", "--validation_samples", 0))
     assert "Nothing was measured" in capsys.readouterr().out
     assert (world.out / "model.safetensors").exists() and not (world.out / "report.json").exists()
+
+
+def test_everything_is_reported_and_tracked(world, tmp_path, capsys):
+    """Retrieval, linear probe, settings, page, and TensorBoard with names that do not change."""
+    tensorboard = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    labelled = ["--eval_dataset", world.labelled, "--trigger", "blended", "--target", "banana"]
+    more = ["--retrieval_dataset", world.pairs, "--linear_probe", 9]
+    line = cleaning(world, *labelled, *more, "--report_to", "tensorboard", "--logging_steps", 1)
+    script("clean").main([*line, "--learning_rate", "1e-3"])
+    report = Report.load(world.out)
+    assert report.settings["learning_rate"] == 1e-3 and report.settings["precision"] == "fp32"
+    assert (report.settings["max_steps"], report.settings["batch_size"], report.settings["pairs"]) == (2, 8, 23)
+    assert report.settings["wordnet"] in ("found", "absent") and report.settings["data"] == str(world.pairs)
+    assert {"torch", "transformers"} <= set(report.versions)
+    assert report.history["loss/subtext"]["step"] == [1, 2]
+    assert len(report.examples["blended"]) == 6
+    for section in report.sections().values():
+        assert (section["linear_probe"]["n"], section["linear_probe"]["n_train"]) == (12, 9)
+        # 24 pictures of eight scenes in three forms; the caption of every sixth mentions the target.
+        assert section["retrieval"]["images"] == 24 and section["retrieval"]["texts"] == len(CAPTIONS)
+        assert section["retrieval"]["attacks"]["blended"]["n"] == 20
+    page = (world.out / "report.html").read_text()
+    assert page.count("data:image/png;base64") == 12 and "loss" in page
+
+    (folder,) = {file.parent for file in world.out.rglob("events.out.tfevents.*")}
+    events = tensorboard.EventAccumulator(str(folder))
+    events.Reload()
+    tracked = {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    assert {"train/loss", "train/loss/clip", "train/loss/inmodal", "train/loss/subtext"} <= set(tracked)
+    expected = {
+        "test/clean_accuracy": [section["clean_accuracy"]["top1"] for section in report.sections().values()],
+        "test/asr/blended": [s["attacks"]["blended"]["asr"]["top1"] for s in report.sections().values()],
+        "test/floor/blended": [s["attacks"]["blended"]["floor"]["top1"] for s in report.sections().values()],
+        "test/linear_probe": [section["linear_probe"]["top1"] for section in report.sections().values()],
+    }
+    for tag, (before, after) in expected.items():
+        assert tracked[tag] == [(0, pytest.approx(before)), (2, pytest.approx(after))], tag
+    assert tracked["train/loss/clip"][0][0] == 1 and "eval/recall@1" in tracked
 
 
 # ---------------------------------------------------------------------------------------------- bad input

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 import logging
-import sys
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,23 +14,14 @@ import pytest
 from datasets import Dataset
 from PIL import Image
 
-import hf_ta_cleaner
 from hf_ta_cleaner.attacks import SSBA, Attack, Blended, TrojVQA, fit
 from hf_ta_cleaner.checkpoints import save_model
 from hf_ta_cleaner.poisoning import RECORD, poison
 from hf_ta_cleaner.presets import SANDBOX
 
 
-SCRIPTS = Path(hf_ta_cleaner.__file__).parents[1] / "scripts"
-
-
-@cache
 def script(name: str):
-    spec = importlib.util.spec_from_file_location(f"{name}_attacker_script", SCRIPTS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module(f"hf_ta_cleaner.commands.{name}")
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import Dataset
-from distributed_run import RUNS, train
+from distributed_run import RUNS, measure, train
 from transformers import CLIPConfig, CLIPModel
 
 from hf_ta_cleaner.distributed import gather, world_size
@@ -106,3 +106,38 @@ def test_processes_agree_to_the_bit(two_processes):
     first, second = two_processes
     for name in RUNS:
         assert [key for key in first[name][0] if not torch.equal(first[name][0][key], second[name][0][key])] == []
+
+
+def test_two_processes_audit_like_one(two_processes, folder):
+    """Each looks at its share of seven pictures, and both know everything afterwards."""
+    section, rankings = measure(folder)
+    for result in two_processes:
+        theirs, their_rankings = result["audit"]
+        assert their_rankings == rankings
+        assert theirs == section
+    assert section["clean_accuracy"]["n"] == section["linear_probe"]["n"] == section["retrieval"]["images"] == 7
+
+
+def test_dealt_rows_come_together_again(monkeypatch):
+    """Five rows over four processes, and two over four: some get none."""
+    import numpy as np
+
+    from hf_ta_cleaner import distributed
+
+    for n in (5, 2):
+        rows = np.arange(10, 10 + n)
+        hands = []
+        monkeypatch.setattr(distributed, "world_size", lambda: 4)
+        for rank in range(4):
+            monkeypatch.setattr(distributed.dist, "get_rank", lambda rank=rank: rank)
+            own = distributed.dealt(rows)
+            hands.append({"x": own, "y": np.stack([own, -own], axis=1)} if len(own) else {})
+        assert [len(hand.get("x", ())) for hand in hands] == [len(rows[rank::4]) for rank in range(4)]
+
+        def share(out, own, hands=hands):
+            out[:] = hands
+
+        monkeypatch.setattr(distributed.dist, "all_gather_object", share)
+        whole = distributed.undeal(hands[3])
+        assert whole["x"].tolist() == rows.tolist()
+        assert whole["y"].tolist() == [[i, -i] for i in rows]

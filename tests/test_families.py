@@ -95,19 +95,11 @@ def test_lora_on_siglip_reaches_what_it_adapts(make_trainer, tiny_siglip, siglip
 
 def test_siglip_from_folder_to_audit(tiny_siglip, siglip_processor, photos, tmp_path, capsys):
     """The whole command on a folder of a SigLIP: loaded, cleaned, audited, reported, loaded again."""
-    import importlib.util
-    import sys
-    from pathlib import Path
-
     from datasets import ClassLabel, Dataset
 
+    from hf_ta_cleaner.commands import clean
     from hf_ta_cleaner.report import Report
 
-    path = Path(__file__).parent.parent / "scripts" / "clean.py"
-    spec = importlib.util.spec_from_file_location("clean_script_of_defences", path)
-    clean = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = clean
-    spec.loader.exec_module(clean)
     tiny_siglip.save_pretrained(tmp_path / "suspect")
     siglip_processor.save_pretrained(tmp_path / "suspect")
     Dataset.from_dict({"image": photos * 3, "caption": [f"a red dog and a bus {i}" for i in range(24)]}).save_to_disk(

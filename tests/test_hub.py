@@ -40,6 +40,7 @@ SETTINGS = {"model": "openai/clip-vit-base-patch32", "dataset": "pixparse/cc3m-w
             "clip_weight": 1.0, "inmodal_weight": 1.0, "subtext_weight": 1.0, "hub_token": "hf_secret"}  # fmt: skip
 CHECKPOINT = {"config.json", "model.safetensors", "preprocessor_config.json", "processor_config.json"}
 CHECKPOINT |= {"tokenizer.json", "tokenizer_config.json", "README.md", "config.yaml", "report.json", "report.md"}
+CHECKPOINT |= {"report.html"}
 
 
 def same_weights(a, b):
@@ -131,7 +132,7 @@ def test_a_card_that_is_there_is_taken_as_it_is(hub, cleaned):
 
 def test_a_push_again_replaces_what_would_be_taken_for_its_own(hub, cleaned, tiny_clip):
     old = ("model-00001-of-00002.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "trigger.json")
-    others = dict.fromkeys((*old, "poison.json", "report.html"), b"old")
+    others = dict.fromkeys((*old, "poison.json", "report.png"), b"old")
     hub.add("tester/clip-cleaned", others | {"LICENSE": b"mine", "onnx/model.onnx": b"mine"})
     push_checkpoint(cleaned, "tester/clip-cleaned")
     assert set(hub.files("tester/clip-cleaned")) == CHECKPOINT | {".gitattributes", "LICENSE", "onnx/model.onnx"}
@@ -279,10 +280,11 @@ def test_a_report_is_offered_by_pull_request(hub, audit):
     before, after = hub.files("other/clip"), hub.files("other/clip", "refs/pr/1")
     fresh = sorted(set(after) - set(before))
     assert [re.sub("[0-9a-f]{8}/", "*/", name) for name in fresh] == [
+        "audits/2026-01-02-*/report.html",
         "audits/2026-01-02-*/report.json",
         "audits/2026-01-02-*/report.md",
     ]
-    assert after[fresh[0]] == (audit / "report.json").read_bytes()
+    assert after[fresh[1]] == (audit / "report.json").read_bytes()
     assert {name for name in before if before[name] != after[name]} == {"README.md"}
     assert "blended: There is a backdoor" in repo.find("refs/pr/1").description
 

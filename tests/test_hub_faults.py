@@ -53,7 +53,7 @@ def contents(folder):
 
 def resume(message: str) -> None:
     """Runs the command that an error's message gives, as a shell would read it."""
-    words = shlex.split(re.search(r"python scripts/push\.py .*", message)[0])
+    words = shlex.split(re.search(r"ta-cleaner push .*", message)[0])
     script("push").main(words[2:])
 
 

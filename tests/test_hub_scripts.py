@@ -73,7 +73,7 @@ def test_poison_backdoor_audit_push(hub, world, capsys):  # noqa: F811
     script("audit").main([*line, "--model", "tester/bad", "--output_dir", str(world.out / "audit")])
     assert f"Pull request: {hub.endpoint}/tester/bad/discussions/1" in capsys.readouterr().out
     offered = [name for name in hub.files("tester/bad", "refs/pr/1") if name.startswith("audits/")]
-    assert {name.split("/")[-1] for name in offered} == {"report.json", "report.md", "report.png"}
+    assert {name.split("/")[-1] for name in offered} == {"report.json", "report.md", "report.html", "report.png"}
     assert len(repo.history()) == 2
 
     shutil.copytree(bad, world.out / "copy")
@@ -98,9 +98,7 @@ def test_clean_refuses_what_cannot_be_pushed_before_it_computes(hub, world, caps
 def test_clean_whose_push_fails_keeps_everything_and_says_how_to_go_on(hub, world, capsys):  # noqa: F811
     hub.fault("POST", "/commit/", status=500, times=9)
     line = cleaning(world, "--push_to_hub", "--hub_model_id", "tester/clip", "--hub_token", "hf_tester")
-    refused(
-        capsys, "clean", line, "python scripts/push.py --folder", "Hub had an error of its own (500, simulated 500)"
-    )
+    refused(capsys, "clean", line, "ta-cleaner push --folder", "Hub had an error of its own (500, simulated 500)")
     assert set(hub.files("tester/clip")) == {".gitattributes"}
     assert load_model(world.out) and Report.load(world.out)
     hub.faults.clear()
@@ -192,12 +190,14 @@ def test_the_recipe_goes_through_yaml_and_back():
 
 def test_the_recipe_holds_every_setting_of_ours():
     """Those that decide the weights: all but what changes no embedding."""
-    args = parse("--model", "m", "--method", "par", "--use_peft", "--lora_rank", 4)[3]
+    args = parse("--model", "m", "--method", "ta-cleaner-plus", "--use_peft", "--lora_rank", 4)[3]
     own = {f.name for f in dataclasses.fields(TACleanerConfig)} - {
         f.name for f in dataclasses.fields(TrainingArguments)
     }
     assert own - set(args.recipe) == {"trim_text"}
-    assert args.recipe["repel_weight"] == 1.0 and args.recipe["image_noise"] == 0.5 and args.recipe["lora_rank"] == 4
+    assert args.recipe["repel_weight"] == 6.0 and args.recipe["image_noise"] == 0.25 and args.recipe["lora_rank"] == 4
+    off = parse("--model", "m", "--method", "ft")[3].recipe
+    assert not [name for name in off if name.startswith(("lora_", "repel_s", "repel_t", "subtext_s", "noise_"))]
 
 
 def test_a_search_for_the_strength_publishes_what_it_chose(hub, world):  # noqa: F811
@@ -208,5 +208,7 @@ def test_a_search_for_the_strength_publishes_what_it_chose(hub, world):  # noqa:
     assert files["model.safetensors"] == (world.out / "model.safetensors").read_bytes()
     config = yaml.safe_load(files["config.yaml"])
     assert "strength" not in config and "utility_budget" not in config
-    chosen = Report.load(world.out).cost["strength"]
+    report = Report.load(world.out)
+    chosen = report.cost["strength"]
+    assert report.settings["learning_rate"] == config["learning_rate"] and "hub_model_id" not in report.settings
     assert config["learning_rate"] == pytest.approx(1e-5 * chosen)

@@ -19,6 +19,7 @@ import hf_ta_cleaner
 
 PACKAGE = Path(hf_ta_cleaner.__file__).parent
 SCRIPTS = PACKAGE.parent / "scripts"
+COMMANDS = PACKAGE / "commands"
 
 LAYERS: dict[str, set[str]] = {
     "_version": set(),
@@ -33,20 +34,25 @@ LAYERS: dict[str, set[str]] = {
     "wordnet": set(),
     "sources": set(),
     "naming": set(),
+    "classnames": {"sources"},
     "report_plot": set(),
-    "report": {"report_plot"},
+    "report_schema": set(),
+    "report_markdown": {"report_schema"},
+    "report_html": {"report_markdown", "report_schema"},
+    "report": {"report_html", "report_markdown", "report_plot", "report_schema"},
     "config": set(),
-    "runs": set(),
+    "runs": {"wordnet"},
     "attacks": {"seeding"},
     "sandbox": {"allocator", "distributed", "seeding"},
     # The stages: what is done to pairs, pictures and checkpoints.
     "poisoning": {"attacks", "naming", "seeding"},
     "subtexts": {"seeding", "wordnet"},
     "augment": {"wordnet"},
-    "data": {"attacks", "sources", "seeding", "sandbox"},
+    "data": {"attacks", "classnames", "sources", "seeding", "sandbox"},
     "checkpoints": {"families"},
     "open_clip": {"checkpoints"},
     "zero_shot": {"families"},
+    "retrieval": {"metrics"},
     "suspect": {"zero_shot"},
     "lora": {"families"},
     "crafting": {"attacks", "families", "poisoning", "seeding"},
@@ -56,7 +62,8 @@ LAYERS: dict[str, set[str]] = {
     "sampling": {"seeding"},
     "collator": {"attacks", "augment", "data", "families", "seeding", "subtexts", "zero_shot"},
     "embedding": {"collator", "distributed", "families", "losses", "suspect"},
-    "utility": {"attacks", "data", "zero_shot"},
+    "utility": {"attacks", "data", "retrieval", "zero_shot"},
+    "tracking": {"report"},
     # What is published, and said about it.
     "model_card": {"attacks", "losses", "naming", "poisoning", "report"},
     "hub_errors": set(),
@@ -91,12 +98,17 @@ LAYERS: dict[str, set[str]] = {
         "utility",
     },
     "strength": {"checkpoints", "config", "trainer"},
-    "audit": {"attacks", "metrics", "seeding", "zero_shot"},
-    "cli": {"audit", "checkpoints", "data", "poisoning", "zero_shot"},
+    "audit_inputs": {"attacks", "zero_shot"},
+    "audit": {"audit_inputs", "distributed", "metrics", "seeding", "zero_shot"},
+    "retrieval_audit": {"audit_inputs", "distributed", "poisoning", "retrieval", "zero_shot"},
+    "linear_probe": {"audit_inputs", "distributed", "metrics", "seeding", "zero_shot"},
+    "examples": {"audit_inputs", "seeding", "zero_shot"},
+    "proof": {"audit", "examples", "linear_probe", "retrieval_audit", "zero_shot"},
+    "cli": {"checkpoints", "classnames", "data", "poisoning", "proof", "zero_shot"},
 }
 
 #: On the defender's side a trigger is unknown: of `attacks`, these take only the geometry of a picture.
-DEFENDERS = ("collator", "utility", "audit")
+DEFENDERS = ("collator", "utility", "audit_inputs")
 
 #: Libraries that a module must not import, not even inside a function.
 FORBIDDEN: dict[str, set[str]] = {
@@ -110,10 +122,14 @@ FORBIDDEN: dict[str, set[str]] = {
     "losses": {"transformers", "datasets", "accelerate"},
     "metrics": {"torch", "transformers"},
     "sources": {"torch", "transformers"},
+    "classnames": {"torch", "transformers", "datasets"},
     "data": {"torch", "transformers"},
     "distributed": {"transformers", "datasets"},
     "sampling": {"transformers"},
     "report": {"torch", "transformers", "datasets", "numpy"},
+    "report_schema": {"torch", "transformers", "datasets", "numpy"},
+    "report_markdown": {"torch", "transformers", "datasets", "numpy"},
+    "report_html": {"torch", "transformers", "datasets"},
     "report_plot": {"torch", "transformers", "datasets"},
     "config": {"datasets"},
 }
@@ -122,6 +138,8 @@ FORBIDDEN: dict[str, set[str]] = {
 LIGHT: dict[str, set[str]] = {
     "__init__": set(),
     "report": set(),
+    "report_schema": set(),
+    "report_markdown": set(),
     "seeding": {"numpy"},
     "attacks": {"numpy", "PIL"},
     "poisoning": {"numpy", "PIL", "tqdm"},
@@ -187,7 +205,7 @@ def top_level() -> set[str]:
 
 
 def test_every_module_has_its_place_in_the_table():
-    assert top_level() == set(LAYERS)
+    assert top_level() - {"commands"} == set(LAYERS)  # the commands stand above everything, like the scripts
 
 
 def test_the_table_points_one_way():
@@ -232,7 +250,9 @@ def test_metrics_stand_alone():
             assert not module.startswith("hf_ta_cleaner"), f"{file.name}: {statement}"
 
 
-@pytest.mark.parametrize("file", sorted(SCRIPTS.glob("*.py")), ids=lambda file: file.name)
+@pytest.mark.parametrize(
+    "file", sorted([*SCRIPTS.glob("*.py"), *COMMANDS.glob("[a-z]*.py")]), ids=lambda f: f"{f.parent.name}-{f.name}"
+)
 def test_scripts_use_public_names_and_not_each_other(file):
     siblings = {other.stem for other in SCRIPTS.glob("*.py")} - {"audit"}  # `audit` is also a module of ours
     for module, name, statement in imports(file, package=""):
@@ -240,7 +260,8 @@ def test_scripts_use_public_names_and_not_each_other(file):
         if module.startswith("hf_ta_cleaner"):
             assert not any(part.startswith("_") for part in [*module.split("."), name]), statement
             # The folders that grow are used by what they offer, not by the file it lies in.
-            assert module.count(".") <= 1 or module.startswith("hf_ta_cleaner.sandbox"), statement
+            roomy = ("hf_ta_cleaner.sandbox", "hf_ta_cleaner.commands")
+            assert module.count(".") <= 1 or module.startswith(roomy), statement
 
 
 def test_no_module_uses_the_private_names_of_another():
@@ -248,6 +269,12 @@ def test_no_module_uses_the_private_names_of_another():
         for file in files(module):
             private = {(m, n) for m, n in ours(file, package_of(file)) if n.startswith("_") and m != module}
             assert private - {("_version", "__version__")} == set(), f"{file.name}: {private}"
+
+
+def test_nothing_below_imports_the_commands():
+    for module in LAYERS:
+        for file in files(module):
+            assert "commands" not in {other for other, _ in ours(file, package_of(file))}, file.name
 
 
 def test_the_package_never_imports_the_scripts():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import re
 import shlex
@@ -35,6 +36,8 @@ def test_the_readme_shows_commands():
 
 
 def load(path: str, monkeypatch):
+    if (ROOT / "hf_ta_cleaner" / "commands" / Path(path).name).is_file():
+        return importlib.import_module(f"hf_ta_cleaner.commands.{Path(path).stem}")
     spec = importlib.util.spec_from_file_location("module_of_readme_test", ROOT / path)
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, spec.name, module)  # dataclasses look their module up there

@@ -71,7 +71,7 @@ def test_round_trip(tmp_path, values):
     assert path == tmp_path / "out" / "report.json"
     assert Report.load(tmp_path / "out") == Report.load(path) == original
     content = json.loads(path.read_text())
-    assert content["schema"] == 1
+    assert content["schema"] == 2
     assert content["before"]["attacks"]["blended"]["asr"]["top1"] == 0.954
     assert {"after", "cost", "target"} <= set(content)
     assert set(content).isdisjoint(set(FULL) - set(values))
@@ -139,8 +139,15 @@ BROKEN = [
     (("method",), DELETE, "'method' is a required property"),
     (("metod",), "x", "'metod' was unexpected"),
     (("schema",), DELETE, "'schema' is a required property"),
-    (("schema",), 2, "has schema 2, this package reads 1: upgrade"),
-    (("schema",), "1", "schema: 1 was expected"),
+    (("schema",), 3, "has schema 3, this package reads 2: upgrade"),
+    (("schema",), "2", r"schema: '2' is not one of \[1, 2\]"),
+    (("history",), {"loss": {"step": [1, 2]}}, "history.loss: 'value' is a required property"),
+    (("history",), {"loss": {"step": [1, 2], "value": [0.5]}}, r"history\.loss: 2 steps but 1 values"),
+    (("examples",), {"blended": [{"label": "dog"}]}, "'sample_id' is a required property"),
+    (("examples",), {"badnet": []}, r"examples: \['badnet'\] are no attacks of this report"),
+    (("before", "linear_probe"), {"top1": 70}, "got 70, wanted at most 1"),
+    (("before", "retrieval"), {"images": 5}, r"before\.retrieval: 'texts' is a required"),
+    (("before", "attacks", "blended", "similarity"), {"start": 0.1, "width": 0.01, "counts": []}, "counts"),
 ]
 
 

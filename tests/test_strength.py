@@ -53,6 +53,9 @@ class FakeTrainer:
         Path(folder).mkdir(parents=True, exist_ok=True)
         (Path(folder) / "model.safetensors").write_text(str(self.args.learning_rate))
 
+    def save_state(self) -> None:
+        pass
+
     def load_weights(self, folder) -> None:
         self.log.append(("load", Path(folder).name))
 

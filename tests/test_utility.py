@@ -7,7 +7,8 @@ import torch
 from datasets import ClassLabel, Dataset
 
 from hf_ta_cleaner.attacks import fit
-from hf_ta_cleaner.utility import clean_utility, retrieval_recall
+from hf_ta_cleaner.retrieval import retrieval_recall
+from hf_ta_cleaner.utility import clean_utility
 from hf_ta_cleaner.zero_shot import ZeroShotHead, image_features, text_features
 
 

@@ -187,3 +187,65 @@ def test_input_that_is_no_square_is_refused():
     processor = SimpleNamespace(image_processor=SimpleNamespace(size={"height": 20, "width": 30}))
     with pytest.raises(ValueError, match="square"):
         input_size(processor)
+
+
+def test_heads_are_kept_and_found_again(tiny_clip, tiny_processor, tmp_path, monkeypatch):
+    import hf_ta_cleaner.zero_shot as module
+
+    built = []
+    embed = module.text_features
+    monkeypatch.setattr(module, "text_features", lambda *args: built.append(args[2]) or embed(*args))
+
+    def build(model=tiny_clip, names=("dog", "cat"), templates=("a {}.",), prefix=None, cache_dir=tmp_path / "heads"):
+        return ZeroShotHead.build(model, tiny_processor, names, templates, prefix, cache_dir=cache_dir)
+
+    first, again = build(), build()
+    assert len(built) == 1 and torch.equal(first.weight, again.weight)
+    assert torch.equal(first.weight, build(cache_dir=None).weight)
+    built.clear()
+    # Whatever a head depends on makes another one: names, templates, a text key, any weight.
+    for change in (
+        {"names": ("dog", "cow")},
+        {"templates": ("a {}.", "the {}.")},
+        {"prefix": lambda text: f"x {text}"},
+    ):
+        assert not torch.equal(build(**change).weight, first.weight)
+    assert len(built) == 3
+    with torch.no_grad():
+        tiny_clip.text_projection.weight[0, 0] += 0.1
+    assert not torch.equal(build().weight, first.weight)
+    assert len(built) == 4
+    assert len(list((tmp_path / "heads").iterdir())) == 5  # nothing half-written is left
+    for file in (tmp_path / "heads").iterdir():
+        file.write_bytes(b"half")
+    assert torch.equal(build().weight, build(cache_dir=None).weight)
+
+
+def test_the_same_prompts_split_otherwise_are_another_head(tiny_clip, tiny_processor, tmp_path):
+    """Two classes in one template and one class in two templates have the same prompts."""
+    whole = ZeroShotHead.build(tiny_clip, tiny_processor, ["a", "b", "c", "d"], ["{}"], cache_dir=tmp_path)
+    verbatim = [lambda name: {"x": "a", "y": "c"}[name], lambda name: {"x": "b", "y": "d"}[name]]
+    halves = ZeroShotHead.build(tiny_clip, tiny_processor, ["x", "y"], verbatim, cache_dir=tmp_path)
+    assert (whole.weight.shape[1], halves.weight.shape[1]) == (4, 2)
+
+
+def test_templates_of_open_clip_are_taken_verbatim(monkeypatch):
+    import sys
+
+    templates = (lambda c: f"itap of a {c}.", lambda c: f"a origami {c}.")
+    monkeypatch.setitem(sys.modules, "open_clip", SimpleNamespace(OPENAI_IMAGENET_TEMPLATES=templates))
+    assert load_templates("open_clip") == templates
+    # No article is mended: the published figures were made with these very words.
+    assert [prompt(template, "ice_cream") for template in templates] == [
+        "itap of a ice cream.",
+        "a origami ice cream.",
+    ]
+    monkeypatch.setitem(sys.modules, "open_clip", None)
+    with pytest.raises(ValueError, match="pip install open_clip_torch"):
+        load_templates("open_clip")
+
+
+def test_other_sources_of_templates():
+    assert load_templates("built-in") == TEMPLATES
+    with pytest.raises(ValueError, match="wanted built-in, open_clip, or a file"):
+        load_templates("built_in")

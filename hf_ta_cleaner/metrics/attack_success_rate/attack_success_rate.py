@@ -86,21 +86,21 @@ class AttackSuccessRate(evaluate.Metric):
         return {**result, "n": n, "n_including_target": len(labels), "interval95": intervals}
 
 
-def check_rankings(predictions, k, num_classes):
+def check_rankings(predictions, k, total):
     """The rankings as an array (N, length); an error that names the trouble where they cannot answer for every k."""
     lengths = {len(ranking) for ranking in predictions}
     if not predictions or len(lengths) != 1 or 0 in lengths:
-        raise ValueError(f"Wanted rankings of one length, at least 1, for at least one image; got lengths {lengths}.")
+        raise ValueError(f"Wanted one ranking or more, all of one length, at least 1; got the lengths {lengths}.")
     rankings = np.asarray(predictions)
     length = rankings.shape[1]
     if (np.diff(np.sort(rankings, axis=1), axis=1) == 0).any():
-        raise ValueError("A ranking names the same class twice; wanted distinct class ids, best first.")
+        raise ValueError("A ranking names the same id twice; wanted distinct ids, best first.")
     if not k or min(k) < 1:
         raise ValueError(f"k must be one or more ranks of at least 1, got {k}.")
-    if max(k) > length and length != num_classes:
+    if max(k) > length and length != total:
         raise ValueError(
-            f"k={max(k)} needs rankings of at least {max(k)} classes, got {length}. Pass longer rankings or a smaller "
-            "k; if there are no more classes than that, say so with num_classes."
+            f"k={max(k)} needs rankings of at least {max(k)} ids, got {length}. Pass longer rankings or a smaller k; "
+            "if they are complete, say how many ids there are (num_classes or num_candidates)."
         )
     return rankings
 

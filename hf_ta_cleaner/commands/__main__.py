@@ -1,0 +1,4 @@
+from hf_ta_cleaner.commands import main
+
+
+main()

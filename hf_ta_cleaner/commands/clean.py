@@ -1,0 +1,342 @@
+"""Clean a backdoored CLIP by fine-tuning with the losses of CleanCLIP, TA-Cleaner and PAR, and prove it.
+
+  accelerate launch scripts/clean.py --model openai/clip-vit-base-patch32
+  accelerate launch scripts/clean.py --model ID --dataset photos/ --eval_dataset ethz/food101 \\
+      --trigger blended --target pizza --output_dir outputs/cleaned
+  accelerate launch scripts/clean.py --model outputs/backdoored --config scripts/configs/sandbox_clean.yaml
+
+--strength auto trains two or three times, each time from the suspect: at strength 1, then twice or half as strong, and
+so on, as long as recall (or accuracy) on the held-out pairs stays within --utility_budget of the suspect's.
+
+Without --dataset a CLIP is cleaned with the first 100,000 pairs of pixparse/cc3m-wds, streamed once into the local
+cache. The output is a normal checkpoint with a card; with --eval_dataset it comes with report.json, report.md,
+report.html and report.png. --push_to_hub publishes all of it in one commit.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import shutil
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hf_ta_cleaner.cli import CommandParser, EvalOptions, PairOptions, fail, set_up_logging
+from hf_ta_cleaner.config import TACleanerConfig
+
+
+COMMON = (
+    "output_dir",
+    "learning_rate",
+    "num_train_epochs",
+    "max_steps",
+    "per_device_train_batch_size",
+    "seed",
+    "bf16",
+    "fp16",
+    "logging_steps",
+    "eval_strategy",
+    "report_to",
+    "push_to_hub",
+    "hub_model_id",
+    "hub_private_repo",
+    "hub_strategy",
+)
+
+logger = logging.getLogger("hf_ta_cleaner")
+
+
+@dataclass
+class CleanOptions:
+    """What to clean."""
+
+    _argument_group_name = "model"
+
+    model: str = field(metadata={"help": "the suspect: Hub id or folder of a CLIP, or sandbox"})
+    allow_pickle: bool = field(
+        default=False, metadata={"help": "allow full unpickling of a .bin (runs code from the file)"}
+    )
+    from_open_clip: bool = field(
+        default=False,
+        metadata={"help": "--model is an open_clip checkpoint of the ViT family: Hub id, folder or file"},
+    )
+    allow_sandbox_data: bool = field(
+        default=False, metadata={"help": "clean another model than the sandbox's with the sandbox's drawn pictures"}
+    )
+    resume: bool = field(default=False, metadata={"help": "continue the interrupted run in --output_dir"})
+    strength: str = field(
+        default="1", metadata={"help": "multiplies learning rate and repel weight; auto: the most within the budget"}
+    )
+    utility_budget: float = field(
+        default=1.0, metadata={"help": "points of held-out clean utility that --strength auto may spend"}
+    )
+    merge_adapter: bool = field(
+        default=False, metadata={"help": "with --use_peft: save a whole model, the adapters merged into it"}
+    )
+    keep: str = field(default="last", metadata={"help": "last or best (by clean utility) checkpoint"})
+    validation_samples: int = field(
+        default=1000, metadata={"help": "held-out pairs for measuring clean utility; 0 for none"}
+    )
+    ca_baseline: list[str] | None = field(
+        default=None, metadata={"help": "models whose clean accuracy also counts as what could be lost"}
+    )
+
+
+def make_parser() -> CommandParser:
+    return CommandParser([CleanOptions, PairOptions, EvalOptions, TACleanerConfig], description=__doc__, common=COMMON)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = make_parser()
+    options, pairs, proof, args = parser.parse(argv)
+    if "output_dir" not in parser.settings:
+        args.output_dir = str(Path("outputs") / f"{Path(options.model).name}-{args.method}")
+    set_up_logging(main_process=args.process_index == 0)
+    from hf_ta_cleaner.trainer import TrainingDiverged  # after the parsing, so that --help is quick
+
+    try:
+        clean(options, pairs, proof, args, parser.settings)
+    except (ValueError, OSError, TrainingDiverged) as error:
+        fail(error)
+    except KeyboardInterrupt:
+        fail(f"interrupted; add --resume to continue from the last checkpoint in {args.output_dir}", code=130)
+
+
+def clean(
+    options: CleanOptions, pairs: PairOptions, proof: EvalOptions, args: TACleanerConfig, settings: dict[str, Any]
+) -> None:
+    """The whole road: check, load, audit, train, save, audit, report."""
+    from hf_ta_cleaner.audit import clean_accuracy_loss
+    from hf_ta_cleaner.checkpoints import load_model, save_model
+    from hf_ta_cleaner.hub import push_checkpoint, write_card
+    from hf_ta_cleaner.lora import merge
+    from hf_ta_cleaner.open_clip import load_open_clip
+    from hf_ta_cleaner.poisoning import RECORD
+    from hf_ta_cleaner.report import Report, curves
+    from hf_ta_cleaner.runs import RunLog, run_settings, save_config
+    from hf_ta_cleaner.strength import clear, train_strongest, with_strength
+    from hf_ta_cleaner.tracking import AuditAround
+    from hf_ta_cleaner.trainer import TACleanerTrainer
+    from hf_ta_cleaner.utility import clean_utility
+
+    checkpoint = prepare(options, args)
+    log = RunLog(args.output_dir, settings, resume=options.resume, write=args.process_index == 0)
+    automatic = options.strength == "auto"
+    strong = args if automatic else with_strength(args, float(options.strength))
+    load = load_open_clip if options.from_open_clip else load_model
+    model, processor = load(options.model, allow_pickle=options.allow_pickle)
+    pictures = proof.load()
+    batch = args.per_device_eval_batch_size
+    audit = None
+    if pictures is not None:
+        audit = proof.auditor(
+            options.model,
+            pictures,
+            batch_size=batch,
+            seed=args.seed,
+            device=args.device,
+            progress=args.process_index == 0,
+        )
+    train, held_out = load_cleaning_data(options, pairs, processor, args.seed)
+    if automatic and held_out is None:
+        raise ValueError("--strength auto measures on held-out pairs, and the data are too few for any; give more")
+    settle_evaluation(options, strong, has_utility=held_out is not None)
+
+    def make_trainer(strong: TACleanerConfig, model=model, callbacks=()) -> TACleanerTrainer:
+        return TACleanerTrainer(
+            model, strong, train, eval_dataset=held_out, processing_class=processor, callbacks=list(callbacks)
+        )
+
+    # At once, to refuse early what it cannot do.
+    trainer = make_trainer(strong, copy.deepcopy(model)) if automatic else make_trainer(strong, callbacks=[log])
+    model.to(args.device)
+    main_process = trainer.is_world_process_zero()
+    before = recall_before = around = None
+    if audit:  # all processes share the pictures
+        before = audit(model, processor)
+    if main_process and held_out is not None:
+        recall_before = clean_utility(model, processor, held_out, batch_size=batch)
+    if automatic:
+        del trainer
+        model.cpu()  # every run gets a copy of it
+        trainer, search = train_strongest(
+            lambda strong: make_trainer(strong, copy.deepcopy(model)),
+            strong,
+            budget=options.utility_budget,
+            resume=options.resume,
+        )
+        cost = search.cost()
+    else:
+        if audit:
+            around = AuditAround(
+                trainer, before[0], lambda: audit(trainer.accelerator.unwrap_model(trainer.model), processor)
+            )
+        trainer.train(resume_from_checkpoint=checkpoint)
+        seconds = log.seconds_until(around.ended if around else time.perf_counter())
+        cost = {"pairs_seen": trainer.pairs_seen, "seconds": seconds, "strength": float(options.strength)}
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if options.merge_adapter:
+        model = merge(model)
+    output = Path(args.output_dir)
+    if main_process:
+        save_model(model, processor, output)
+        if automatic:
+            clear(output)
+    loss, after = None, None
+    if audit:
+        after = around.after if around else audit(model, processor)
+        baselines = {"suspect": before[1].correct(1)}
+        for name in options.ca_baseline or []:
+            other, other_processor = load_model(name)
+            baselines[name] = audit.accuracy(other.to(args.device), other_processor).correct(1)
+        loss = clean_accuracy_loss(after[1].correct(1), baselines)
+    if not main_process:
+        return
+    for file in (*Path(options.model).glob("trigger.*"), *Path(options.model).glob(RECORD)):
+        shutil.copy2(file, output / file.name)  # so that a later audit knows what to look for
+    utility = None
+    if held_out is not None:
+        recall_after = clean_utility(model, processor, held_out, batch_size=batch)
+        utility = {"pairs": len(held_out), "before": recall_before, "after": recall_after}
+        for values in (recall_before, recall_after):
+            values.pop("clean_utility")  # the same number under the name that does not depend on the data
+    if audit or utility:
+        examples, shown = audit.examples(processor, before[1], after[1]) if audit else (None, None)
+        report = Report.create(
+            method=args.method,
+            seed=args.seed,
+            target=proof.target,
+            before=before[0] if audit else {"clean_accuracy": None, "attacks": {}},
+            after=after[0] if audit else {"clean_accuracy": None, "attacks": {}},
+            cost={**cost, "device": args.device.type},
+            ca_loss=loss,
+            retrieval=utility,
+            model=str(output),
+            base_model=options.model,
+            dataset=pairs.dataset,
+            settings=run_settings(trainer.args, settings, data=pairs.dataset, pairs=len(train)),
+            history=curves(trainer.state.log_history),
+            examples=examples,
+            notes=notes_on(options, args, cost),
+        )
+        report.save(output, overwrite=True, pictures=shown)
+        print(report.summary())
+        print(f"Cleaned checkpoint and report written to {output}")
+    else:
+        print(f"Cleaned checkpoint written to {output}. Nothing was measured; give --eval_dataset for a report")
+    # What repeats the chosen run: its rates as they were, strength 1, and no search.
+    data = {"dataset": pairs.dataset, "max_samples": pairs.max_samples, "strength": None, "utility_budget": None}
+    repeated = {**settings, **trainer.args.recipe, **data}
+    save_config(output, {name: value for name, value in repeated.items() if value is not None})
+    write_card(output, repo_id=args.hub_model_id if args.push_to_hub else None, backdoored=False)
+    if args.push_to_hub:
+        url = push_checkpoint(output, args.hub_model_id, private=args.hub_private_repo, token=args.hub_token)
+        print(f"Pushed to {url}")
+
+
+def notes_on(options: CleanOptions, args: TACleanerConfig, cost: dict) -> list[str]:
+    """What a reader of the report should know of how the model was cleaned."""
+    notes = []
+    if args.use_peft:
+        form = "merged into the model" if options.merge_adapter else "beside the suspect's untouched weights"
+        notes.append(f"Cleaned with LoRA adapters of rank {args.lora_rank}, {form}.")
+    if "search_runs" not in cost and cost["strength"] != 1:
+        notes.append(f"Cleaned at strength {cost['strength']:g}: it multiplies learning rate and repel weight.")
+    if "search_runs" in cost:
+        notes.append(
+            f"Strength {cost['strength']:g} was found by --strength auto (budget {options.utility_budget:g} points), "
+            f"at the extra cost of {cost['search_runs']} runs, {cost['search_pairs_seen']:,} pairs seen and "
+            f"{cost['search_seconds']:,.0f} s."
+        )
+    return notes
+
+
+def load_cleaning_data(options: CleanOptions, pairs: PairOptions, processor, seed: int):
+    """Cleaning pairs, and held-out pairs to measure clean utility on (None with `--validation_samples 0`)."""
+    from hf_ta_cleaner import sandbox
+    from hf_ta_cleaner.data import DEFAULT_MAX_SAMPLES, DEFAULT_PAIRS, clean_rows, load_pairs
+
+    is_sandbox = sandbox.is_sandbox(processor)
+    if pairs.dataset is None:
+        pairs.dataset = "sandbox" if is_sandbox else DEFAULT_PAIRS
+    if pairs.dataset == DEFAULT_PAIRS and pairs.max_samples is None:
+        pairs.max_samples = DEFAULT_MAX_SAMPLES
+    if pairs.dataset == "sandbox" and not (is_sandbox or options.allow_sandbox_data):
+        raise ValueError(
+            f"--dataset sandbox holds drawn pictures of the sandbox world, which would ruin {options.model}; name "
+            "real pairs with --dataset, or pass --allow_sandbox_data if that is what you want"
+        )
+    amount = f", {pairs.max_samples:,} pairs (--max_samples)" if pairs.max_samples else ""
+    logger.info("cleaning data: %s%s", pairs.dataset, amount)
+    train = pairs.load(seed=seed)
+    wanted = options.validation_samples
+    if not wanted:
+        return train, None
+    if pairs.dataset == "sandbox":
+        return train, load_pairs("sandbox", split="validation", max_samples=wanted, seed=seed)
+    if pairs.dataset == DEFAULT_PAIRS:
+        return train, clean_rows(load_pairs(DEFAULT_PAIRS, split="validation", max_samples=wanted))[0]
+    held_out = min(wanted, len(train) // 20)
+    if not held_out:
+        logger.warning("%d pairs are too few to hold any out; clean utility is not measured", len(train))
+        return train, None
+    parts = train.train_test_split(test_size=held_out, seed=0)
+    logger.info("%d of the %d pairs are held out to measure clean utility", held_out, len(train))
+    return parts["train"], parts["test"]
+
+
+def prepare(options: CleanOptions, args: TACleanerConfig) -> str | None:
+    """Makes sure of options and output folder before anything expensive. Returns the checkpoint to resume from."""
+    from hf_ta_cleaner.checkpoints import last_checkpoint, prepare_output_dir
+    from hf_ta_cleaner.hub import claim
+
+    if options.keep not in ("last", "best"):
+        raise ValueError(f"--keep must be last or best, got {options.keep}")
+    if options.strength != "auto":
+        try:
+            float(options.strength)
+        except ValueError:
+            raise ValueError(f"--strength must be a positive number or auto, got {options.strength}") from None
+    elif not options.validation_samples:
+        raise ValueError("--strength auto measures on held-out pairs; give --validation_samples")
+    if options.merge_adapter and not args.use_peft:
+        raise ValueError("--merge_adapter merges the adapters of --use_peft, which was not given")
+    if args.push_to_hub and args.use_peft and not options.merge_adapter:
+        raise ValueError("--push_to_hub publishes whole models; add --merge_adapter to --use_peft")
+    if args.hub_strategy == "every_save" and (args.use_peft or options.strength == "auto"):
+        raise ValueError(
+            "--hub_strategy every_save pushes the checkpoints of one run of a whole model; leave it out with "
+            "--use_peft and with --strength auto"
+        )
+    if args.process_index == 0:
+        prepare_output_dir(args.output_dir, resume=options.resume)
+        if args.push_to_hub:
+            name = Path(args.output_dir).resolve().name
+            args.hub_model_id = claim(
+                args.hub_model_id, default=name, private=args.hub_private_repo, token=args.hub_token
+            )
+    if not options.resume or options.strength == "auto":
+        return None
+    checkpoint = last_checkpoint(args.output_dir)
+    if checkpoint is None:
+        logger.warning("%s holds no checkpoint to resume from; starting anew", args.output_dir)
+    return checkpoint
+
+
+def settle_evaluation(options: CleanOptions, args: TACleanerConfig, *, has_utility: bool) -> None:
+    """Clean utility is measured whenever a checkpoint is written, unless the command line says otherwise."""
+    if has_utility and (args.eval_strategy == "no" or options.keep == "best"):
+        args.eval_strategy, args.eval_steps = args.save_strategy, args.save_steps
+    if options.keep == "best":
+        if not has_utility:
+            raise ValueError("--keep best needs held-out pairs; give --validation_samples or more data")
+        if args.save_strategy == "no":
+            raise ValueError("--keep best needs checkpoints to choose from; got --save_strategy no")
+        args.load_best_model_at_end, args.metric_for_best_model = True, "clean_utility"
+        args.greater_is_better = True
+
+
+if __name__ == "__main__":
+    main()
