@@ -390,7 +390,7 @@ def set_up_logging(*, main_process: bool) -> None:
     if os.environ.get("ACCELERATE_USE_CPU") == "True" and "MASTER_PORT" in os.environ and "RANK" not in os.environ:
         logger.warning(
             "this is one process: accelerate launch --cpu --num_processes N starts N only under mpirun. Use "
-            "accelerate launch --config_file scripts/configs/accelerate_cpu.yaml --num_processes N"
+            "accelerate launch --config_file scripts/configs/accelerate/cpu.yaml --num_processes N"
         )
 
 

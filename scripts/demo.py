@@ -26,7 +26,7 @@ from hf_ta_cleaner.cli import begin_step, fail, fast_precision
 SCRIPTS = Path(os.path.relpath(Path(__file__).parent))
 #: A model this small uses two cores better as two processes of one thread than as one of two.
 PROCESSES = 1 if torch.accelerator.is_available() else min(2, os.cpu_count() or 1)
-LAUNCH = ["--config_file", str(SCRIPTS / "configs" / "accelerate_cpu.yaml"), "--num_processes", str(PROCESSES)]
+LAUNCH = ["--config_file", str(SCRIPTS / "configs" / "accelerate" / "cpu.yaml"), "--num_processes", str(PROCESSES)]
 
 
 def main() -> None:
