@@ -166,8 +166,8 @@ def write(out: Path, where: Path) -> None:
 def table(cells: list[dict], machine: dict) -> str:
     """Markdown: one line an attack, mean over the seeds, each seed's ASR and CA loss beside it, what it misses."""
     lines = [
-        "| attack | trigger | poison rate | steps | rate | ASR@1 | each seed [95% interval] | floor | clean model's "
-        "floor | CA loss | each seed [95% interval] | never-poisoned ASR@1 | takes |",
+        "| attack | trigger | poison rate | steps | learning rate | ASR@1 | each seed [95% interval] | floor "
+        "| clean model's floor | CA loss | each seed [95% interval] | never-poisoned ASR@1 | takes |",
         "|---|---|---:|---:|---:|---:|---|---:|---:|---:|---|---:|---|",
     ]
     for attack in dict.fromkeys(cell["attack"] for cell in cells):
@@ -213,7 +213,9 @@ def table(cells: list[dict], machine: dict) -> str:
         f"{cells[0]['n_clean']:,} for clean accuracy (CA). Floor: how often the target is predicted without the "
         "trigger. CA loss: of the backdoored model against the clean one, paired on the same pictures. Never-poisoned "
         "ASR: the clean model's under the same trigger. An attack takes if every seed reaches the bar: "
-        f"{'; '.join(BAR)}.\n\n" + "\n".join(lines) + "\n\n" + "\n".join(notes) + f"\n\nMachine: {about}.\n"
+        f"{'; '.join(BAR)}.\n\n"
+        + "\n\n".join(filter(None, ("\n".join(lines), "\n".join(notes))))
+        + f"\n\nMachine: {about}.\n"
     )
 
 
