@@ -404,9 +404,8 @@ def test_strength_auto(world, capsys):
     """The report says what was chosen and what the search cost; only the chosen weights stay."""
     from transformers import CLIPModel
 
-    script("clean").main(
-        cleaning(world, "--method", "par", "--strength", "auto", "--utility_budget", 100, "--validation_samples", 1)
-    )
+    search = ["--strength", "auto", "--utility_budget", 100, "--validation_samples", 1]
+    script("clean").main(cleaning(world, "--method", "par", *search, "--logging_steps", 1))
     report = Report.load(world.out)
     # Nothing can cost more than 100 points: the ladder is climbed to its top.
     assert report.cost["strength"] == 8 and report.cost["search_runs"] == 3

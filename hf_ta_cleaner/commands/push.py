@@ -1,7 +1,7 @@
 """Push to the Hub what another command wrote: a checkpoint, poisoned pairs, or the report of an audit.
 
-    ta-cleaner push --folder outputs/cleaned --repo_id me/clip-cleaned
-    ta-cleaner push --folder outputs/audit --repo_id somebody/clip
+    python scripts/push.py --folder outputs/cleaned --repo_id me/clip-cleaned
+    python scripts/push.py --folder outputs/audit --repo_id somebody/clip
 
 The command with which a push that failed goes on: what reached the Hub before is not sent again. A checkpoint goes
 with its card, report and config in one commit; a report is offered by pull request. Backdoored models and poisoned
