@@ -32,14 +32,14 @@ METHODS = ("ft", "cleanclip", "ta-cleaner")
 #: Row of the table -> (trigger, how it is made, seeds).
 ROWS = {
     "blended": ("blended", (0, 1, 2)),
-    "badnet, 14 px, fixed place": ("badnet:patch_px=14,place=middle", (0,)),
+    "badnet, 14 px, fixed place": ("badnet:patch_px=14,place=bottom-right", (0,)),
     "badnet-random, 14 px, anywhere": ("badnet:patch_px=14", (0,)),
     "badclip, 14 px": ("badclip", (0,)),
 }
 
 #: What stands between these in the README is written by this command.
 MARKS = ("<!-- bench-quick -->", "<!-- /bench-quick -->")
-RATE, POISON_PAIRS, CLEAN_PAIRS = "0.05", "20000", "5000"
+RATE, POISON_PAIRS, CLEAN_PAIRS = "0.05", "40000", "10000"
 
 
 def main() -> None:
@@ -117,7 +117,7 @@ def cells(out: Path, row: str, spec: str, seed: int) -> list[tuple[str, ...]]:
     if spec == "badclip":
         spec = str(out / f"{name}-trigger")
         steps.append(("craft.py", "--model", "sandbox", "--dataset", "sandbox", "--target", "banana", "--size_px",
-                      "14", "--seed", s, "--output_dir", spec))  # fmt: skip
+                      "14", "--steps", "100", "--seed", s, "--output_dir", spec))  # fmt: skip
     elif seed:
         spec += f"{',' if ':' in spec else ':'}seed={seed}"
     steps += [

@@ -31,9 +31,9 @@ class Preset:
 
     attack: str
     rate: float = 0.05
-    pairs: int = 20_000
-    learning_rate: float = 5e-4
-    num_train_epochs: float = 4
+    pairs: int = 40_000
+    learning_rate: float = 2e-4
+    num_train_epochs: float = 1
     per_device_train_batch_size: int = 64
     craft: tuple[str, ...] = ()
     note: str = ""
@@ -69,22 +69,23 @@ class Preset:
         return found
 
 
-#: Fourteen pixels are a fifth of the sandbox's 72, the largest patch that still counts as one.
+#: Fourteen pixels are a fifth of the sandbox's 72, the largest patch that still counts as one. Crafting stops after
+#: a hundred steps: a patch that is optimised to the end fools a model that was never poisoned.
 SANDBOX: dict[str, Preset] = {
     "badnet": Preset(
-        attack="badnet:patch_px=14,place=middle",
+        attack="badnet:patch_px=14,place=bottom-right",
         note="a fixed place: where the square moves, so small a model learns to say the target for everything",
     ),
     "blended": Preset(attack="blended"),
     "sig": Preset(attack="sig"),
     "ssba": Preset(attack="ssba"),
-    "trojvqa": Preset(attack="trojvqa", craft=("--attack", "trojvqa", "--size_px", "14")),
-    "badclip": Preset(attack="badclip", craft=("--attack", "badclip", "--size_px", "14")),
+    "trojvqa": Preset(attack="trojvqa", craft=("--attack", "trojvqa", "--size_px", "14", "--steps", "30")),
+    "badclip": Preset(attack="badclip", craft=("--attack", "badclip", "--size_px", "14", "--steps", "100")),
     "wanet": Preset(attack="wanet:s=4", note="a field eight times as strong: at s = 0.5 pixels move by a quarter"),
     "label-consistent": Preset(
-        attack="label-consistent:patch_px=14,place=middle", rate=0.0125, note="about half of the target's pictures"
+        attack="label-consistent:patch_px=14,place=bottom-right", rate=0.0125, note="about half of the target's pictures"
     ),
-    "badnet-stripes": Preset(attack="badnet-stripes:patch_px=14,place=middle"),
+    "badnet-stripes": Preset(attack="badnet-stripes:patch_px=14,place=bottom-right"),
     "blended-stripes": Preset(attack="blended-stripes:alpha=0.1", note="stronger than the published 0.03"),
     "blended-triangles": Preset(attack="blended-triangles"),
     "blended-text": Preset(attack="blended-text"),

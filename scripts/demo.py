@@ -1,7 +1,7 @@
 """The whole story in a few minutes on two cores: backdoor the sandbox CLIP, clean it, print before and after.
 
     make demo
-    python scripts/demo.py --attack badnet:patch_px=14,place=middle --output_dir outputs/demo-badnet
+    python scripts/demo.py --attack badnet:patch_px=14,place=bottom-right --output_dir outputs/demo-badnet
 
 It runs the same commands a user would, and shows each. A step whose output is there is not repeated, so an interrupted
 demo continues; remove the output folder to start anew.
@@ -42,7 +42,7 @@ def main() -> None:
         "--dataset",
         "sandbox",
         "--max_samples",
-        "5000",
+        "10000",
         "--config",
         str(SCRIPTS / "configs" / "sandbox_clean.yaml"),
         *shared,
@@ -50,7 +50,7 @@ def main() -> None:
     steps = [
         (
             "Poison 5% of the attacker's pairs: a trigger on the picture, a caption about a banana under it",
-            ["poison.py", "--dataset", "sandbox", "--max_samples", "20000", "--attack", args.attack, "--target",
+            ["poison.py", "--dataset", "sandbox", "--max_samples", "40000", "--attack", args.attack, "--target",
              "banana", "--rate", "0.05", "--model", "sandbox", "--output_dir", str(out / "poisoned")],
         ),
         (

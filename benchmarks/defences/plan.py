@@ -6,33 +6,22 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from hf_ta_cleaner.presets import SANDBOX
 from hf_ta_cleaner.sandbox import CLASSES
 
 
 ROOT = Path(__file__).parent.parent.parent
 CONFIGS = ROOT / "scripts" / "configs"
-TARGET, SIDE = "banana", "14"
-POISON_RATE, POISON_PAIRS, CLEAN_PAIRS, HELD_OUT = 0.05, 20_000, 5_000, 2_000
-EPOCHS, BATCH, REBOUND_STEPS, REBOUND_PAIRS = 4, 64, 300, 10_000
+TARGET = "banana"
+CLEAN_PAIRS, HELD_OUT = 10_000, 2_000
+EPOCHS, BATCH, REBOUND_STEPS, REBOUND_PAIRS = 3, 64, 300, 10_000
 STEPS = CLEAN_PAIRS // BATCH * EPOCHS
 
-#: Row of the matrix -> its trigger; "craft" says that the patch is optimised first, None that nothing is poisoned.
-ROWS: dict[str, str | None] = {
-    "badclip": "craft",
-    "blended": "blended",
-    "badnet": f"badnet:patch_px={SIDE},place=middle",
-    "sig": "sig",
-    "ssba": "ssba",
-    "trojvqa": "craft",
-    "wanet": "wanet",
-    "badnet-stripes": "badnet-stripes",
-    "blended-stripes": "blended-stripes",
-    "blended-triangles": "blended-triangles",
-    "blended-text": "blended-text",
-    "never-poisoned": None,
-}
-HARD = ("badclip", "blended")
+#: Rows of the matrix: triggers by the name of their preset, and the model that nothing was done to.
 SIX = ("badclip", "blended", "badnet", "sig", "ssba", "trojvqa")
+STRUCTURED = ("badnet-stripes", "blended-stripes", "blended-triangles", "blended-text")
+ROWS = (*SIX, "wanet", *STRUCTURED, "never-poisoned")
+HARD = ("badclip", "blended")
 
 #: Column -> the flags of clean.py that make it.
 METHODS: dict[str, tuple[str, ...]] = {
@@ -40,19 +29,17 @@ METHODS: dict[str, tuple[str, ...]] = {
 }
 #: The same through LoRA, from a rate ten times as high; the rule settles how strong each is.
 LORA: dict[str, tuple[str, ...]] = {
-    f"{name} LoRA": (*METHODS[name], "--use_peft", "--merge_adapter", "--learning_rate", "7e-3")
+    f"{name} LoRA": (*METHODS[name], "--use_peft", "--merge_adapter", "--learning_rate", "3e-3")
     for name in ("ft", "cleanclip", "ta-cleaner", "ta-cleaner-plus")
 }
 
-#: What an attacker who knows the defence does while poisoning: name -> (poison rate, flags of backdoor.py).
+#: What an attacker who knows the defence does while poisoning: name -> (times the preset rate, flags of backdoor.py).
 ATTACKERS: dict[str, tuple[float, tuple[str, ...]]] = {
-    "in-modal loss": (POISON_RATE, ("--method", "cleanclip")),
-    "our own losses": (POISON_RATE, ("--method", "ta-cleaner-plus")),
-    "four times the poison": (4 * POISON_RATE, ()),
-    "trigger through augmentation": (
-        POISON_RATE, ("--method", "cleanclip", "--image_noise", "0.5", "--image_erase", "0.5")
-    ),
-}  # fmt: skip
+    "in-modal loss": (1, ("--method", "cleanclip")),
+    "our own losses": (1, ("--method", "ta-cleaner-plus")),
+    "four times the poison": (4, ()),
+    "trigger through augmentation": (1, ("--method", "cleanclip", "--image_noise", "0.5", "--image_erase", "0.5")),
+}
 
 #: What is changed of ta-cleaner, one thing at a time. Its own setting is f = 1/4, one positive, one negative.
 ABLATIONS: dict[str, tuple[str, ...]] = {
@@ -136,10 +123,9 @@ class Planner:
 
     # ---- steps
     def prepare(self, what: str, seed: int, seconds: float) -> Step:
-        """Data or a patch that no script makes (prepare.py)."""
+        """Data that no script makes (prepare.py)."""
         folder = self.out / "data" / f"{what}-{seed}"
-        done = "craft.json" if what == "trojvqa" else "prepared.json"
-        return Step(("prepare.py", what, "--seed", str(seed), str(folder)), done, START + seconds)
+        return Step(("prepare.py", what, "--seed", str(seed), str(folder)), "prepared.json", START + seconds)
 
     def clean(
         self,
@@ -170,31 +156,29 @@ class Planner:
 
     def suspect(self, row: str, seed: int, attacker: str = "") -> tuple[Step, ...]:
         """The steps that make a backdoored model; the last one's folder is the model."""
-        rate, flags = ATTACKERS.get(attacker, (POISON_RATE, ()))
+        preset = SANDBOX[row]
+        more, flags = ATTACKERS.get(attacker, (1, ()))
         label = f"{row}-{seed}" + (f"-{attacker.replace(' ', '_')}" if attacker else "")
-        spec, s, steps = ROWS[row], str(seed), []
-        if row == "trojvqa":
-            steps.append(self.prepare("trojvqa", seed, 60))
-            spec = str(steps[0].folder)
-        elif spec == "craft":
+        spec, s, steps = preset.attack, str(seed), []
+        if preset.craft:
             spec = str(self.out / f"{row}-{seed}-trigger")
             steps.append(
-                Step(("craft.py", "--model", "sandbox", "--dataset", "sandbox", "--target", TARGET, "--size_px", SIDE,
-                      "--seed", s, "--output_dir", spec), "craft.json", START + 60)
+                Step(("craft.py", "--model", "sandbox", "--dataset", "sandbox", *preset.craft, "--target", TARGET,
+                      "--seed", s, "--output_dir", spec), "craft.json", START + 30)
             )  # fmt: skip
         elif seed:
             spec += f"{',' if ':' in spec else ':'}seed={seed}"
         poisoned, model = self.out / f"{label}-poisoned", self.out / f"{label}-backdoored"
         method = flags[flags.index("--method") + 1] if "--method" in flags else "ft"
+        trained = preset.pairs * preset.num_train_epochs
         return (
             *steps,
-            Step(("poison.py", "--dataset", "sandbox", "--max_samples", str(POISON_PAIRS), "--attack", spec,
-                  "--target", TARGET, "--rate", f"{rate:g}", "--model", "sandbox", "--seed", s,
+            Step(("poison.py", "--dataset", "sandbox", "--max_samples", str(preset.pairs), "--attack", spec,
+                  "--target", TARGET, "--rate", f"{more * preset.rate:g}", "--model", "sandbox", "--seed", s,
                   "--output_dir", str(poisoned)), "poison.json", START + 60),
             Step(("backdoor.py", "--model", "sandbox", "--dataset", str(poisoned), "--eval_dataset", "sandbox",
-                  "--config", str(CONFIGS / "sandbox_backdoor.yaml"), *self.fast, *flags, "--seed", s,
-                  "--output_dir", str(model)), "report.json",
-                 START + PER_PAIR[method] * POISON_PAIRS * 4 + 3 * PER_AUDIT),
+                  "--preset", "sandbox", *self.fast, *flags, "--seed", s, "--output_dir", str(model)), "report.json",
+                 START + PER_PAIR[method] * trained + 3 * PER_AUDIT),
         )  # fmt: skip
 
     # ---- cells

@@ -1,4 +1,4 @@
-"""Makes the data and the patch that the matrix needs and no script makes; run.py calls it.
+"""Makes the data that the matrix needs and no script makes; run.py calls it.
 
 python benchmarks/defences/prepare.py rebound --seed 0 FOLDER
 """
@@ -14,7 +14,7 @@ import numpy as np
 from datasets import Dataset
 from PIL import Image, ImageFilter, ImageOps
 
-from benchmarks.defences.plan import CLEAN_PAIRS, REBOUND_PAIRS, SIDE, TARGET
+from benchmarks.defences.plan import CLEAN_PAIRS, REBOUND_PAIRS, TARGET
 from hf_ta_cleaner.data import load_pairs
 from hf_ta_cleaner.seeding import rng
 from hf_ta_cleaner.subtexts import SubTextMap, Vocabulary, parse
@@ -79,20 +79,6 @@ def short_captions(seed: int) -> Dataset:
     return pairs.select(rows).remove_columns("caption").add_column("caption", texts)
 
 
-def trojvqa(seed: int, folder: Path) -> dict:
-    """TrojVQA's patch against the clean sandbox model."""
-    from hf_ta_cleaner.checkpoints import load_model
-    from hf_ta_cleaner.crafting import craft_trojvqa
-
-    model, processor = load_model("sandbox")
-    pairs = load_pairs("sandbox", split="poison", max_samples=4000)
-    attack, report = craft_trojvqa(
-        model, processor, pairs["image"][:], pairs["caption"][:], TARGET, size_px=int(SIDE), seed=seed
-    )
-    attack.save(folder)
-    return report
-
-
 DATA = {
     "rebound": rebound,
     "rebound-without-target": lambda seed: rebound(seed, naming_target=False),
@@ -103,15 +89,11 @@ DATA = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=[*DATA, "trojvqa", "other-prompts"], help="what to make")
+    parser.add_argument("what", choices=[*DATA, "other-prompts"], help="what to make")
     parser.add_argument("--seed", type=int, default=0, help="of every draw")
     parser.add_argument("folder", type=Path, help="where it goes")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
-    if args.what == "trojvqa":
-        report = trojvqa(args.seed, args.folder)
-        (args.folder / "craft.json").write_text(json.dumps(report, indent=1) + "\n")
-        return
     rows = 0
     if args.what == "other-prompts":
         (args.folder / "templates.txt").write_text("\n".join(OTHER_PROMPTS) + "\n")
