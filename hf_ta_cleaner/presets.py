@@ -83,7 +83,9 @@ SANDBOX: dict[str, Preset] = {
     "badclip": Preset(attack="badclip", craft=("--attack", "badclip", "--size_px", "14", "--steps", "100")),
     "wanet": Preset(attack="wanet:s=4", note="a field eight times as strong: at s = 0.5 pixels move by a quarter"),
     "label-consistent": Preset(
-        attack="label-consistent:patch_px=14,place=bottom-right", rate=0.0125, note="about half of the target's pictures"
+        attack="label-consistent:patch_px=14,place=bottom-right",
+        rate=0.0125,
+        note="about half of the target's pictures",
     ),
     "badnet-stripes": Preset(attack="badnet-stripes:patch_px=14,place=bottom-right"),
     "blended-stripes": Preset(attack="blended-stripes:alpha=0.1", note="stronger than the published 0.03"),

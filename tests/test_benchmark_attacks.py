@@ -145,7 +145,8 @@ def test_the_table_says_what_takes_and_what_does_not(run, tmp_path):
     rows = {line.split(" | ")[0].strip("| "): line for line in run.table(kept, {"cores": 2}).splitlines()}
     assert "| 91.3 |" in rows["blended"] and "no: ASR@1 >= 90% (1 of 3)" in rows["blended"]
     assert rows["sig"].endswith("| yes, 1 of 1 seeds |")
-    assert "1,248" in rows["sig"]  # 20,000 // 64 batches, four epochs
+    batches = SANDBOX["sig"].pairs // SANDBOX["sig"].per_device_train_batch_size
+    assert f"| {round(batches * SANDBOX['sig'].num_train_epochs):,} |" in rows["sig"]
     assert (tmp_path / "where" / "attacks.md").read_text().count("| trojvqa |") == 2
     assert (
         "| trojvqa | 0 | 95.0 | 40.0 | 1.0 | 72.0 | 70.0 |"

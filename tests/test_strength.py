@@ -170,7 +170,7 @@ def test_a_real_search(make_trainer, tiny_clip, cleaning_pairs, tmp_path, monkey
     assert found.chosen.strength == 1.0 and [trial.strength for trial in found.trials] == [1.0, 2.0]
     assert found.chosen.pairs_seen == 16
     trained = trainers[1e-3][1]
-    assert trainer is not trained
+    assert trainer is not trained and trainer.state.log_history == trained.state.log_history != []
     for (name, a), (_, b) in zip(trainer.model.named_parameters(), trained.model.named_parameters(), strict=True):
         assert torch.equal(a, b), name
     assert any(
