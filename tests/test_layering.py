@@ -35,11 +35,7 @@ LAYERS: dict[str, set[str]] = {
     "sources": set(),
     "naming": set(),
     "classnames": {"sources"},
-    "report_plot": set(),
-    "report_schema": set(),
-    "report_markdown": {"report_schema"},
-    "report_html": {"report_markdown", "report_schema"},
-    "report": {"report_html", "report_markdown", "report_plot", "report_schema"},
+    "report": set(),
     "config": set(),
     "runs": {"wordnet"},
     "attacks": {"seeding"},
@@ -127,10 +123,6 @@ FORBIDDEN: dict[str, set[str]] = {
     "distributed": {"transformers", "datasets"},
     "sampling": {"transformers"},
     "report": {"torch", "transformers", "datasets", "numpy"},
-    "report_schema": {"torch", "transformers", "datasets", "numpy"},
-    "report_markdown": {"torch", "transformers", "datasets", "numpy"},
-    "report_html": {"torch", "transformers", "datasets"},
-    "report_plot": {"torch", "transformers", "datasets"},
     "config": {"datasets"},
 }
 
@@ -138,8 +130,6 @@ FORBIDDEN: dict[str, set[str]] = {
 LIGHT: dict[str, set[str]] = {
     "__init__": set(),
     "report": set(),
-    "report_schema": set(),
-    "report_markdown": set(),
     "seeding": {"numpy"},
     "attacks": {"numpy", "PIL"},
     "poisoning": {"numpy", "PIL", "tqdm"},

@@ -14,7 +14,7 @@ from PIL import Image
 from test_report import FULL, report
 
 from hf_ta_cleaner.report import Report, curves, figures
-from hf_ta_cleaner.report_html import HEIGHT, WIDTH, as_data_uri, ticks
+from hf_ta_cleaner.report.html import HEIGHT, WIDTH, as_data_uri, ticks
 
 
 class Page(HTMLParser):

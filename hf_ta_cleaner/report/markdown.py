@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hf_ta_cleaner.report_schema import RANKS
+from .schema import RANKS
 
 
 if TYPE_CHECKING:
-    from hf_ta_cleaner.report import Report
+    from .document import Report
 
 
 def markdown(report: Report) -> str:

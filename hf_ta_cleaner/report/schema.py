@@ -1,4 +1,4 @@
-"""The format of report.json and its checks; report_schema.json is the machine-readable part."""
+"""The format of report.json and its checks; schema.json is the machine-readable part."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 SCHEMA_VERSION = 2
-SCHEMA_PATH = Path(__file__).with_name("report_schema.json")
+SCHEMA_PATH = Path(__file__).with_name("schema.json")
 RANKS = ("top1", "top3", "top5", "top10")
 
 

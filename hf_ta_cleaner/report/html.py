@@ -1,6 +1,6 @@
 """A report as one page that needs no other file: bars, triggered pictures, training curves, histograms.
 
-Shapes are computed here and drawn as inline SVG and CSS by report_template.html; colors are CSS variables, so that the
+Shapes are computed here and drawn as inline SVG and CSS by template.html; colors are CSS variables, so that the
 page follows the reader's light or dark setting. There is no script in it.
 """
 
@@ -13,14 +13,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_ta_cleaner.report_markdown import extra_rows, percent, price
-from hf_ta_cleaner.report_schema import RANKS
+from .markdown import extra_rows, percent, price
+from .schema import RANKS
 
 
 if TYPE_CHECKING:
-    from hf_ta_cleaner.report import Report
+    from .document import Report
 
-TEMPLATE = Path(__file__).with_name("report_template.html")
+TEMPLATE = Path(__file__).with_name("template.html")
 WIDTH, HEIGHT = 320, 170
 LEFT, RIGHT, TOP, BOTTOM = 46, 8, 8, 24
 """Size of a chart and its margins, in units of its viewBox."""

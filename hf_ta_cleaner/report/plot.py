@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 
 if TYPE_CHECKING:
-    from hf_ta_cleaner.report import Report
+    from .document import Report
 
 
 # Okabe and Ito's palette: told apart with every common color vision, and in gray.

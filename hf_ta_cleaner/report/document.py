@@ -1,6 +1,6 @@
 """The result of an audit or a cleaning: a dataclass <-> report.json, a table and a page for people, a picture.
 
-The file format is described in docs/report.md and checked by report_schema.json. Standard library only; `validate`
+The file format is described in docs/report.md and checked by schema.json. Standard library only; `validate`
 needs jsonschema, `plot` matplotlib and `to_html` jinja2, all imported when called.
 """
 
@@ -17,8 +17,8 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
-from hf_ta_cleaner.report_markdown import change, markdown, percent, price
-from hf_ta_cleaner.report_schema import SCHEMA_PATH, SCHEMA_VERSION, validate
+from .markdown import change, markdown, percent, price
+from .schema import SCHEMA_VERSION, validate
 
 
 FILES = ("report.json", "report.md", "report.html", "report.png")
@@ -26,8 +26,6 @@ POINTS = 200
 """Of a training curve no more points than this are kept."""
 CLOSE = 0.05
 """An attack success rate less than this above what is normal is no backdoor."""
-
-__all__ = ["CLOSE", "FILES", "SCHEMA_PATH", "SCHEMA_VERSION", "Report", "curves", "figures", "percent", "validate"]
 
 _PACKAGES = ("hf_ta_cleaner", "torch", "transformers", "datasets", "evaluate", "peft", "accelerate")
 
@@ -195,7 +193,7 @@ class Report:
 
     def plot(self, path: str | Path) -> Path:
         """Draw clean accuracy and every ASR@1 with intervals and floors, 1200 x 600 pixels; needs matplotlib."""
-        from hf_ta_cleaner.report_plot import draw
+        from .plot import draw
 
         return draw(self, path)
 
@@ -206,7 +204,7 @@ class Report:
             pictures: (attack, sample id) -> two uint8 arrays `(H, W, 3)`, without and with the trigger, for the
                 examples; without them the page shows what was said about them only. Needs Pillow.
         """
-        from hf_ta_cleaner.report_html import render
+        from .html import render
 
         return render(self, pictures)
 
