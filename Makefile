@@ -29,7 +29,7 @@ demo: $(VENV)/.installed ## backdoor the sandbox CLIP, clean it, print the befor
 	@$(RUN)/python scripts/demo.py
 
 bench-quick: $(VENV)/.installed ## the table of three attacks x three methods (under an hour)
-	@$(RUN)/python benchmarks/quick.py
+	@$(RUN)/python -m benchmarks.quick
 
 test: $(VENV)/.installed-test ## run the default test suite
 	@$(RUN)/python -m pytest -q -n 2 --dist loadfile tests

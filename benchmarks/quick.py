@@ -1,9 +1,10 @@
 """Three attacks x {ft, cleanclip, ta-cleaner} on the sandbox: backdoors rebuilt, cleaned, audited. Under an hour.
 
     make bench-quick                         # run what is missing, then write the table
-    python benchmarks/quick.py --table       # only write the table from the cells that are there
+    python -m benchmarks.quick --table       # only write the table from the cells that are there
 
-One folder a cell under outputs/bench-quick; a finished cell is not run again. The results are gathered in
+One folder a step under outputs/bench, whose backdoored models `benchmarks.attacks.run` shares; a finished step is not
+run again. The results are gathered in
 benchmarks/quick.json, the table in benchmarks/quick.md.
 """
 
@@ -14,39 +15,37 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from hf_ta_cleaner.cli import begin_step, fast_precision
+from benchmarks.suspects import SCRIPTS, TARGET, Step, chain, make_suspect
+from hf_ta_cleaner.cli import fast_precision
 
 
 HERE = Path(__file__).parent
-SCRIPTS = HERE.parent / "scripts"
 METHODS = ("ft", "cleanclip", "ta-cleaner")
 
-#: Row of the table -> (trigger, how it is made, seeds).
+#: Row of the table -> (preset, seeds).
 ROWS = {
     "blended": ("blended", (0, 1, 2)),
-    "badnet, 14 px, fixed place": ("badnet:patch_px=14,place=bottom-right", (0,)),
-    "badnet-random, 14 px, anywhere": ("badnet:patch_px=14", (0,)),
+    "badnet, 14 px, fixed place": ("badnet", (0,)),
+    "badnet, 14 px, anywhere": ("badnet-random", (0,)),
     "badclip, 14 px": ("badclip", (0,)),
 }
 
 #: What stands between these in the README is written by this command.
 MARKS = ("<!-- bench-quick -->", "<!-- /bench-quick -->")
-RATE, POISON_PAIRS, CLEAN_PAIRS = "0.05", "40000", "10000"
+CONFIG, CLEAN_PAIRS = SCRIPTS / "configs" / "sandbox_clean.yaml", "10000"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", action="store_true", help="only write the table")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="steps at a time (default: one a core)")
-    parser.add_argument("--output_dir", type=Path, default=Path("outputs/bench-quick"), help="folder of the cells")
+    parser.add_argument("--output_dir", type=Path, default=Path("outputs/bench"), help="folder of the cells")
     args = parser.parse_args()
     if not args.table:
         run(args.output_dir, args.jobs)
@@ -54,98 +53,66 @@ def main() -> None:
 
 
 def run(out: Path, jobs: int) -> None:
-    """Runs every command whose result is missing, `jobs` chains of commands at a time.
+    """Runs every step whose result is missing, `jobs` chains at a time.
 
     A model this small uses two cores better as two processes of one thread than as one of two.
     """
-    chains = [cells(out, row, spec, seed) for row, (spec, seeds) in ROWS.items() for seed in seeds]
-    healthy = list({chain[0]: None for chain in chains})  # a never-poisoned model serves all rows of its seed
-    steps = len({command for chain in chains for command in chain})
+    cells = [(attack, seed) for attack, seeds in ROWS.values() for seed in seeds]
+    healthy = [never_poisoned(out, seed) for seed in sorted({seed for _, seed in cells})]
+    chains = [steps_of(out, attack, seed) for attack, seed in cells]
+    steps = len(healthy) + sum(map(len, chains))
+    threads = max(1, (os.cpu_count() or 1) // jobs)
     print(f"{steps} steps, a minute or two each on one core; {jobs} at a time")
     with tqdm(total=steps, desc="bench-quick") as bar, ThreadPoolExecutor(jobs) as pool:
-        for stage in ([[command] for command in healthy], [chain[1:] for chain in chains]):
-            for future in [pool.submit(run_chain, chain, jobs, bar) for chain in stage]:
+        for stage in ([[step] for step in healthy], chains):
+            for future in [pool.submit(run_chain, chain, threads, bar) for chain in stage]:
                 future.result()
 
 
-def run_chain(commands: list[tuple[str, ...]], jobs: int, bar: tqdm) -> None:
-    """Runs the commands one after the other, each with its share of the cores and its output in a log."""
-    threads = str(max(1, (os.cpu_count() or 1) // jobs))
-    for command in commands:
-        folder = Path(command[-1])
-        if not begin_step(folder, [*command, *configs(command)], done_by(command)):
-            bar.update()
-            continue
-        log = folder.with_name(folder.name + ".log")
-        started = time.monotonic()
-        with open(log, "w") as output:
-            done = subprocess.run(
-                [sys.executable, str(SCRIPTS / command[0]), *command[1:]],
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, "OMP_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false"},
-            )
-        if done.returncode:
-            raise RuntimeError(f"{' '.join(command)} failed; its output is in {log}")
-        tqdm.write(f"{time.monotonic() - started:5.0f} s  {folder}")
+def run_chain(steps: list[Step], threads: int, bar: tqdm) -> None:
+    for step in steps:
+        if (seconds := step.run(threads)) is not None:
+            tqdm.write(f"{seconds:5.0f} s  {step.folder}")
         bar.update()
 
 
-def configs(command: tuple[str, ...]) -> list[str]:
-    """The contents of the command's configuration files: a change of them is a new result."""
-    return [Path(command[i + 1]).read_text() for i, flag in enumerate(command) if flag == "--config"]
+def clean(model: str, method: str, seed: int, folder: Path, *flags: str) -> tuple[tuple[str, ...], str]:
+    """The command of one cleaning, and the file it writes last."""
+    command = (str(SCRIPTS / "clean.py"), "--model", model, "--method", method, "--dataset", "sandbox",
+               "--max_samples", CLEAN_PAIRS, "--config", str(CONFIG), "--seed", str(seed), *fast_precision(), *flags,
+               "--output_dir", str(folder))  # fmt: skip
+    return command, "report.json"
 
 
-def done_by(command: tuple[str, ...]) -> str:
-    """The file that says a step is finished."""
-    return {"poison.py": "poison.json", "craft.py": "craft.json"}.get(command[0], "report.json")
+def never_poisoned(out: Path, seed: int) -> Step:
+    """The never-poisoned model after plain fine-tuning; it serves all rows of its seed."""
+    return Step(*clean("sandbox", "ft", seed, out / f"never-poisoned-ft-{seed}"), (CONFIG.read_text(),))
 
 
-def name_of(row: str, seed: int) -> str:
-    return f"{row.split(',')[0]}-{seed}"
-
-
-def cells(out: Path, row: str, spec: str, seed: int) -> list[tuple[str, ...]]:
-    """The commands of one row and seed, the never-poisoned model first; each ends with its output folder."""
-    name, s = name_of(row, seed), str(seed)
-    fast = tuple(fast_precision())
-    backdoor = ("--config", str(SCRIPTS / "configs/sandbox_backdoor.yaml"), *fast)
-    clean = ("--dataset", "sandbox", "--config", str(SCRIPTS / "configs/sandbox_clean.yaml"), "--seed", s,
-             "--max_samples", CLEAN_PAIRS, *fast)  # fmt: skip
-    poisoned, suspect, healthy = out / f"{name}-poisoned", out / f"{name}-backdoored", out / f"never-poisoned-ft-{s}"
-    steps = [("clean.py", "--model", "sandbox", "--method", "ft", *clean, "--output_dir", str(healthy))]
-    if spec == "badclip":
-        spec = str(out / f"{name}-trigger")
-        steps.append(("craft.py", "--model", "sandbox", "--dataset", "sandbox", "--target", "banana", "--size_px",
-                      "14", "--steps", "100", "--seed", s, "--output_dir", spec))  # fmt: skip
-    elif seed:
-        spec += f"{',' if ':' in spec else ':'}seed={seed}"
-    steps += [
-        ("poison.py", "--dataset", "sandbox", "--max_samples", POISON_PAIRS, "--attack", spec, "--target", "banana",
-         "--rate", RATE, "--model", "sandbox", "--seed", s, "--output_dir", str(poisoned)),
-        ("backdoor.py", "--model", "sandbox", "--dataset", str(poisoned), "--eval_dataset", "sandbox", *backdoor,
-         "--seed", s, "--output_dir", str(suspect)),
-    ]  # fmt: skip
-    steps += [
-        ("clean.py", "--model", str(suspect), "--method", method, *clean, "--eval_dataset", "sandbox", "--reference",
-         "sandbox", "--ca_baseline", str(healthy), "--output_dir", str(out / f"{name}-{method}"))
-        for method in METHODS
-    ]  # fmt: skip
-    return steps
+def steps_of(out: Path, attack: str, seed: int) -> list[Step]:
+    """The steps of one row and seed: the backdoored model, and each method's cleaning of it."""
+    suspect = make_suspect(out, attack, seed)
+    made = (*suspect[-1].mark, *suspect[-1].command, CONFIG.read_text())
+    proof = ("--eval_dataset", "sandbox", "--reference", "sandbox",
+             "--ca_baseline", str(out / f"never-poisoned-ft-{seed}"))  # fmt: skip
+    for method in METHODS:
+        step = clean(str(suspect[-1].folder), method, seed, out / f"{attack}-{seed}-{method}", *proof)
+        suspect += chain(made, step)
+    return suspect
 
 
 def write(out: Path) -> None:
     """Gathers the reports that are there into quick.json and quick.md."""
     results = []
-    for row, (_, seeds) in ROWS.items():
+    for row, (attack, seeds) in ROWS.items():
         for seed in seeds:
             for method in METHODS:
-                path = out / f"{name_of(row, seed)}-{method}" / "report.json"
+                path = out / f"{attack}-{seed}-{method}" / "report.json"
                 if path.exists():
                     results.append({"row": row, "seed": seed, **summary(json.loads(path.read_text()))})
     if not results:
         sys.exit(f"no finished cell in {out}; run without --table first")
-    versions = json.loads(next(out.glob("*/report.json")).read_text())["versions"]
+    versions = json.loads(next(out.glob("*-ta-cleaner/report.json")).read_text())["versions"]
     machine = {"python": platform.python_version(), "cores": os.cpu_count(), "cpu": cpu_name(), **versions}
     (HERE / "quick.json").write_text(json.dumps({"machine": machine, "cells": results}, indent=1) + "\n")
     (HERE / "quick.md").write_text(table(results, machine))
@@ -242,8 +209,8 @@ def table(results: list[dict], machine: dict) -> str:
     about = ", ".join(f"{key} {value}" for key, value in machine.items())
     return (
         "# Three attacks, three methods\n\n"
-        f"`make bench-quick`. Sandbox CLIP, target banana, {RATE} of {POISON_PAIRS} pairs poisoned, cleaned with "
-        f"{CLEAN_PAIRS} clean pairs at one learning rate for all methods (scripts/configs/sandbox_clean.yaml). "
+        f"`make bench-quick`. Sandbox CLIP, target {TARGET}, poisoned as hf_ta_cleaner/presets.py says, cleaned "
+        f"with {CLEAN_PAIRS} clean pairs at one learning rate for all methods (scripts/configs/sandbox_clean.yaml). "
         f"Per cent; n = {n:,} triggered pictures for every ASR. CA loss: against the better of the suspect and the "
         "never-poisoned model after ft on the same pairs.\n\n" + "\n".join(lines) + f"\n\nMachine: {about}.\n"
     )

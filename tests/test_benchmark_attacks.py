@@ -17,6 +17,7 @@ from datasets import ClassLabel, Dataset, Features
 from datasets import Image as ImageFeature
 
 import hf_ta_cleaner
+from benchmarks import suspects
 from hf_ta_cleaner.attacks import ATTACKS, BadCLIP, BadNet, Blended, TrojVQA
 from hf_ta_cleaner.checkpoints import save_model
 from hf_ta_cleaner.poisoning import RECORD, poison
@@ -36,8 +37,10 @@ def module(path: str):
 
 
 @pytest.fixture
-def run():
-    return module("benchmarks/attacks/run")
+def run(monkeypatch):
+    loaded = module("benchmarks/attacks/run")
+    monkeypatch.setattr(suspects, "fast_precision", list)
+    return loaded
 
 
 def test_every_preset_belongs_to_a_group(run):
@@ -47,9 +50,8 @@ def test_every_preset_belongs_to_a_group(run):
 
 @pytest.mark.parametrize("attack", SANDBOX)
 @pytest.mark.parametrize("seed", [0, 2])
-def test_the_command_lines_are_accepted_by_their_scripts(run, attack, seed, tmp_path, monkeypatch):
-    monkeypatch.setattr(run, "fast_precision", list)
-    steps = run.commands(tmp_path, attack, seed)
+def test_the_command_lines_are_accepted_by_their_scripts(run, attack, seed, tmp_path):
+    steps = [step.command for step in run.steps_of(tmp_path, attack, seed)]
     names = [Path(step[0]).stem for step in steps]
     assert names == [*(["craft"] if SANDBOX[attack].craft else []), "poison", "backdoor", "measure"]
     for step in steps[:-1]:
@@ -69,32 +71,36 @@ def test_a_cell_is_resumed_and_made_anew_when_its_preset_changes(run, tmp_path, 
     calls = []
 
     def fake(command, **kwargs):
-        calls.append(Path(command[1]).stem)
-        (Path(command[-1]) / run.done_by(command[1:])).write_text("{}")
+        name = Path(command[1]).stem
+        calls.append(name)
+        done = {"craft": "craft.json", "measure": "result.json"}.get(name, "poison.json")
+        (Path(command[-1]) / done).write_text("{}")
         return SimpleNamespace(returncode=0)
 
-    monkeypatch.setattr(run, "fast_precision", list)
-    monkeypatch.setattr(run.subprocess, "run", fake)
+    monkeypatch.setattr(suspects.subprocess, "run", fake)
     bar = SimpleNamespace(update=lambda: None)
-    run.run_cell(tmp_path, "badclip", 0, bar)
+
+    def cell():
+        run.run_cell(run.steps_of(tmp_path, "badclip", 0), bar)
+
+    cell()
     assert calls == ["craft", "poison", "backdoor", "measure"]
     calls.clear()
-    run.run_cell(tmp_path, "badclip", 0, bar)
+    cell()
     assert calls == []
     (tmp_path / "badclip-0-backdoored" / "poison.json").unlink()  # as if it had been interrupted
-    run.run_cell(tmp_path, "badclip", 0, bar)
+    cell()
     assert calls == ["backdoor"]
     calls.clear()
-    monkeypatch.setitem(run.SANDBOX, "badclip", replace(SANDBOX["badclip"], learning_rate=1e-3))
-    run.run_cell(tmp_path, "badclip", 0, bar)
+    monkeypatch.setitem(SANDBOX, "badclip", replace(SANDBOX["badclip"], learning_rate=1e-3))
+    cell()
     assert calls == ["craft", "poison", "backdoor", "measure"]
 
 
 def test_a_failed_step_names_its_log(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(run, "fast_precision", list)
-    monkeypatch.setattr(run.subprocess, "run", lambda *a, **k: SimpleNamespace(returncode=1))
+    monkeypatch.setattr(suspects.subprocess, "run", lambda *a, **k: SimpleNamespace(returncode=1))
     with pytest.raises(RuntimeError, match=r"blended-0-poisoned\.log"):
-        run.run_cell(tmp_path, "blended", 0, SimpleNamespace(update=lambda: None))
+        run.run_cell(run.steps_of(tmp_path, "blended", 0), SimpleNamespace(update=lambda: None))
 
 
 GOOD = {

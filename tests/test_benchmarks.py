@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 from pathlib import Path
@@ -55,3 +56,18 @@ def test_the_committed_tables_are_those_of_the_results(quick):
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert quick.with_headline(readme, content["cells"]) == readme
     assert quick.headline(content["cells"]) in readme
+
+
+def test_every_step_of_the_quick_table_is_accepted_by_its_script(quick, tmp_path):
+    """And no two rows share a folder, but for the never-poisoned models."""
+    folders = []
+    for attack, seeds in quick.ROWS.values():
+        for seed in seeds:
+            steps = [quick.never_poisoned(tmp_path, seed), *quick.steps_of(tmp_path, attack, seed)]
+            assert [Path(step.command[0]).stem for step in steps][-3:] == ["clean"] * 3
+            for step in steps:
+                command = importlib.import_module(f"hf_ta_cleaner.commands.{Path(step.command[0]).stem}")
+                parsed = command.make_parser().parse(list(step.command[1:]))
+                assert any(str(getattr(part, "output_dir", "")) == step.command[-1] for part in parsed)
+            folders += [step.folder for step in steps[1:]]
+    assert len(set(folders)) == len(folders)

@@ -1,14 +1,14 @@
 """Does every attack take? The calibration table of the sandbox: three seeds an attack, against a stated bar.
 
-    python benchmarks/attacks/run.py                       # run what is missing, then write the table
-    python benchmarks/attacks/run.py --only six wanet      # groups or attacks
-    python benchmarks/attacks/run.py --table               # only write the table from the cells that are there
-    python benchmarks/attacks/run.py --speed               # pictures a second and core, beside JPEG decoding
+    python -m benchmarks.attacks.run                       # run what is missing, then write the table
+    python -m benchmarks.attacks.run --only six wanet      # groups or attacks
+    python -m benchmarks.attacks.run --table               # only write the table from the cells that are there
+    python -m benchmarks.attacks.run --speed               # pictures a second and core, beside JPEG decoding
 
 For each attack and seed a trigger is crafted where it has to be, pairs are poisoned, the sandbox CLIP is fine-tuned
-on them, and both models are measured, as `hf_ta_cleaner/presets.py` says. One folder a step under
-outputs/bench-attacks; a finished step is not run again. Results go to attacks.json and attacks.md, or speed.json and
-speed.md, beside this file.
+on them, and both models are measured, as `hf_ta_cleaner/presets.py` says. One folder a step under outputs/bench, whose
+backdoored models `make bench-quick` shares; a finished step is not run again. Results go to attacks.json and
+attacks.md, or speed.json and speed.md, beside this file.
 """
 
 from __future__ import annotations
@@ -20,23 +20,21 @@ import platform
 import statistics
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from hf_ta_cleaner.cli import begin_step, fast_precision
+from benchmarks.suspects import TARGET, Step, make_suspect
 from hf_ta_cleaner.presets import SANDBOX
 
 
 HERE = Path(__file__).parent
-SCRIPTS = HERE.parents[1] / "scripts"
-TARGET, SEEDS = "banana", (0, 1, 2)
+SEEDS = (0, 1, 2)
 #: What is run unless --only says otherwise: all groups but the last, whose encoder takes an hour to train.
 GROUPS = {
     "six": ("badnet", "blended", "sig", "ssba", "trojvqa", "badclip"),
-    "more": ("wanet", "label-consistent"),
+    "more": ("badnet-random", "wanet", "label-consistent"),
     "structured": ("badnet-stripes", "blended-stripes", "blended-triangles", "blended-text"),
     "trained": ("ssba-trained",),
 }
@@ -69,10 +67,14 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="only write the table")
     parser.add_argument("--speed", action="store_true", help="time the triggers instead")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="steps at a time (default: one a core)")
-    parser.add_argument("--output_dir", type=Path, default=Path("outputs/bench-attacks"), help="folder of the cells")
+    parser.add_argument("--output_dir", type=Path, default=Path("outputs/bench"), help="folder of the cells")
     args = parser.parse_args()
     if args.speed:
-        sys.exit(subprocess.run([sys.executable, str(HERE / "speed.py")], env=one_thread()).returncode)
+        sys.exit(
+            subprocess.run(
+                [sys.executable, str(HERE / "speed.py")], env={**os.environ, "OMP_NUM_THREADS": "1"}
+            ).returncode
+        )
     if not args.table:
         run(args.output_dir, chosen(args.only), args.seeds, args.jobs)
     write(args.output_dir, HERE)
@@ -85,63 +87,29 @@ def chosen(names: list[str]) -> list[str]:
 
 def run(out: Path, attacks: list[str], seeds: list[int], jobs: int) -> None:
     """Runs every command whose result is missing, `jobs` cells at a time, each on one thread."""
-    cells = [(attack, seed) for attack in attacks for seed in seeds]
-    steps = sum(len(commands(out, *cell)) for cell in cells)
+    cells = [steps_of(out, attack, seed) for attack in attacks for seed in seeds]
+    steps = sum(map(len, cells))
     print(f"{len(cells)} cells, {steps} steps, a minute or two each on one core; {jobs} at a time")
     with tqdm(total=steps, desc="bench-attacks") as bar, ThreadPoolExecutor(jobs) as pool:
-        for future in [pool.submit(run_cell, out, *cell, bar) for cell in cells]:
+        for future in [pool.submit(run_cell, cell, bar) for cell in cells]:
             future.result()
 
 
-def run_cell(out: Path, attack: str, seed: int, bar: tqdm) -> None:
-    """Runs one cell's commands in order, each with its output in a log."""
-    mark = [repr(SANDBOX[attack])]
-    for command in commands(out, attack, seed):
-        mark += command  # a step depends on all that went before it, and on the preset that backdoor.py reads
-        folder = Path(command[-1])
-        if begin_step(folder, mark, done_by(command)):
-            log, started = folder.with_name(folder.name + ".log"), time.monotonic()
-            with open(log, "w") as output:
-                done = subprocess.run(
-                    [sys.executable, *command], stdout=output, stderr=subprocess.STDOUT, env=one_thread()
-                )
-            if done.returncode:
-                raise RuntimeError(f"{' '.join(command)} failed; its output is in {log}")
-            tqdm.write(f"{time.monotonic() - started:5.0f} s  {folder}")
+def run_cell(steps: list[Step], bar: tqdm) -> None:
+    """Runs one cell's steps in order, on one thread: two processes of one thread do more than one of two."""
+    for step in steps:
+        if (seconds := step.run()) is not None:
+            tqdm.write(f"{seconds:5.0f} s  {step.folder}")
         bar.update()
 
 
-def commands(out: Path, attack: str, seed: int) -> list[tuple[str, ...]]:
-    """The commands of one cell; each ends with its output folder."""
-    preset, s, name = SANDBOX[attack], str(seed), f"{attack}-{seed}"
-    poisoned, suspect = str(out / f"{name}-poisoned"), str(out / f"{name}-backdoored")
-    steps, spec = [], preset.attack
-    if preset.craft:
-        spec = str(out / f"{name}-trigger")
-        target = () if "ssba" in preset.craft else ("--target", TARGET)
-        steps.append((str(SCRIPTS / "craft.py"), "--model", "sandbox", "--dataset", "sandbox", *preset.craft, *target,
-                      "--seed", s, "--output_dir", spec))  # fmt: skip
-    elif seed:
-        spec += f"{',' if ':' in spec else ':'}seed={seed}"
-    return [
-        *steps,
-        (str(SCRIPTS / "poison.py"), "--dataset", "sandbox", "--max_samples", str(preset.pairs), "--attack", spec,
-         "--target", TARGET, "--rate", str(preset.rate), "--model", "sandbox", "--seed", s, "--output_dir", poisoned),
-        (str(SCRIPTS / "backdoor.py"), "--model", "sandbox", "--dataset", poisoned, "--preset", "sandbox", "--seed", s,
-         *fast_precision(), "--output_dir", suspect),
-        (str(HERE / "measure.py"), "--clean", "sandbox", "--suspect", suspect, "--poisoned", poisoned, "--dataset",
-         "sandbox", "--output_dir", str(out / f"{name}-measured")),
-    ]  # fmt: skip
-
-
-def done_by(command: tuple[str, ...]) -> str:
-    """The file that says a step is finished."""
-    return {"craft.py": "craft.json", "measure.py": "result.json"}.get(Path(command[0]).name, "poison.json")
-
-
-def one_thread() -> dict[str, str]:
-    """A model this small uses two cores better as two processes of one thread than as one of two."""
-    return {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+def steps_of(out: Path, attack: str, seed: int) -> list[Step]:
+    """The steps of one cell: the backdoored model, and its measuring."""
+    suspect = make_suspect(out, attack, seed)
+    command = (str(HERE / "measure.py"), "--clean", "sandbox", "--suspect", str(suspect[-1].folder), "--poisoned",
+               str(suspect[-2].folder), "--dataset", "sandbox", "--output_dir",
+               str(out / f"{attack}-{seed}-measured"))  # fmt: skip
+    return [*suspect, Step(command, "result.json", (*suspect[-1].mark, *suspect[-1].command))]
 
 
 def write(out: Path, where: Path) -> None:
@@ -208,7 +176,7 @@ def table(cells: list[dict], machine: dict) -> str:
     about = ", ".join(f"{key} {value}" for key, value in machine.items())
     return (
         "# Does every attack take?\n\n"
-        f"`python benchmarks/attacks/run.py`. Sandbox CLIP, target {TARGET}, fine-tuned on poisoned pairs as "
+        f"`python -m benchmarks.attacks.run`. Sandbox CLIP, target {TARGET}, fine-tuned on poisoned pairs as "
         f"hf_ta_cleaner/presets.py says. Per cent; n = {cells[0]['n']:,} triggered pictures for every ASR, "
         f"{cells[0]['n_clean']:,} for clean accuracy (CA). Floor: how often the target is predicted without the "
         "trigger. CA loss: of the backdoored model against the clean one, paired on the same pictures. Never-poisoned "

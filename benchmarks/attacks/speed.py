@@ -1,6 +1,6 @@
 """How fast is every trigger? Pictures of 224 pixels a second on one core, beside decoding JPEGs, in one run.
 
-    python benchmarks/attacks/run.py --speed
+    python -m benchmarks.attacks.run --speed
 
 Processor time on one thread, the best of several rounds over the same pictures. Writes speed.json and speed.md.
 """
@@ -104,7 +104,7 @@ def table(rows: dict[str, float], decoding: list[float], machine: dict) -> str:
     about = ", ".join(f"{key} {value}" for key, value in machine.items())
     return (
         "# How fast is every trigger?\n\n"
-        f"`python benchmarks/attacks/run.py --speed`. `apply_batch` on {PICTURES} uint8 pictures of {SIDE} pixels, "
+        f"`python -m benchmarks.attacks.run --speed`. `apply_batch` on {PICTURES} uint8 pictures of {SIDE} pixels, "
         f"one thread, the best of {ROUNDS} rounds; JPEGs of quality {QUALITY}, decoded by Pillow.\n\n"
         + "\n".join(lines)
         + f"\n\nMachine: {about}.\n"
