@@ -1,0 +1,389 @@
+"""The page of the Space. What it computes is in probe.py, batch.py and live.py; how results look, in views.py.
+
+make space                                   # from the repository, with the models in models/
+SUSPECT_MODEL=... CLEANED_MODEL=... make space   # Hub ids or folders
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import uuid
+from pathlib import Path
+
+
+# A folder of our own, gone with the process: gradio serves files from nowhere else.
+if "GRADIO_TEMP_DIR" not in os.environ:
+    os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="ta-cleaner-space-")
+    atexit.register(shutil.rmtree, os.environ["GRADIO_TEMP_DIR"], ignore_errors=True)
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+import api
+import gradio as gr
+import views
+from batch import MAX_BATCH, batch, rates, sample_pictures, to_csv
+from gate import Gate, refuse_addresses
+from inputs import MAX_CHARACTERS, MAX_FILE_MB, ProbeError, label_of, read_picture, read_prompts, uploaded
+from live import MAX_STEPS, METHODS, RATE, Cleaning, audit_pair
+from PIL import Image
+from probe import HERE, PAIRS, PLACES, START, Controls, Pair, available_attacks, controls, describe, examples, look
+from starlette.middleware import Middleware
+
+from hf_ta_cleaner import sandbox
+from hf_ta_cleaner.attacks import fit
+
+
+SENTENCES = "Sentences, one a line"
+KINDS = ("Labels, separated by commas", SENTENCES)
+SOURCES = ("Sandbox pictures", "My pictures")
+# Fonts of the system: the page loads nothing from anywhere else.
+FONT, MONO = ["system-ui", "-apple-system", "Segoe UI", "sans-serif"], ["ui-monospace", "Consolas", "monospace"]
+RUNS: dict[str, Cleaning] = {}
+
+
+# What the page does. Every handler says in the page what went wrong; nothing of the server's insides comes along.
+
+
+def on_probe(models, picture, trigger, size, strength, place, target, text, kind, k):
+    try:
+        pair = PAIRS.get(*models)
+        pixels, notes = read_picture(uploaded(picture), pair.size)
+        prompts = read_prompts(text, kind == SENTENCES)
+        found = look(pair, pixels, pair.trigger(trigger, size, strength, place), prompts, k)
+    except ProbeError as error:
+        return views.message(str(error), "error")
+    return views.answers(found, target.strip()) + "".join(map(views.message, notes))
+
+
+def on_trigger(models, trigger):
+    """The sliders of another trigger; those it has no use for stay where they are, switched off."""
+    try:
+        pair = PAIRS.get(*models)
+        attack, side = pair.triggers.get(trigger), pair.size
+    except ProbeError:
+        attack, side = available_attacks().get(trigger), sandbox.PICTURE_SIZE
+    return [gr.update(**props) for props in knob_props(attack, side)]
+
+
+def knob_props(attack, side: int) -> list[dict]:
+    """Properties of the three controls for an attack: size, strength, place."""
+    present = controls(attack, side) if attack is not None else Controls(None, None, None)
+    props = []
+    for title, found in (("Size", present.size), ("Strength", present.strength)):
+        if found is None:
+            props.append({"label": f"{title} (not used)", "interactive": False})
+            continue
+        span = {"minimum": found.low, "maximum": found.high, "step": found.step, "value": found.value}
+        props.append({**span, "label": found.title, "interactive": True})
+    used = present.place is not None
+    props.append(
+        {"value": present.place or "random", "label": "Place" if used else "Place (not used)", "interactive": used}
+    )
+    return props
+
+
+def on_batch(models, source, files, n, trigger, size, strength, place, target, text, kind):
+    off = gr.update(interactive=False)
+    try:
+        pair = PAIRS.get(*models)
+        attack = pair.trigger(trigger, size, strength, place)
+        prompts = read_prompts(text, kind == SENTENCES)
+        if source == SOURCES[0]:
+            if not pair.is_sandbox:
+                raise ProbeError("The sandbox's drawn pictures say nothing about this model. Upload your own.")
+            pictures, total = sample_pictures(pair, int(n)), int(n)
+        else:
+            files = files or []
+            if not 1 <= len(files) <= MAX_BATCH:
+                raise ProbeError(f"Wanted 1 to {MAX_BATCH} pictures; got {len(files)}.")
+            pictures, total = (read_named(file, pair.size, prompts.texts) for file in files), len(files)
+        if target.strip() not in prompts.texts:
+            raise ProbeError(f"The target {target.strip()[:100]!r} is not among the labels. Add it on the Probe tab.")
+        yield views.progress(0, total, "Pictures"), off
+        rows = []
+        for part in batch(pair, pictures, attack, prompts):
+            rows += part
+            yield views.progress(len(rows), total, "Pictures"), off
+        found = rates(rows, prompts.texts, target.strip())
+    except ProbeError as error:
+        yield views.message(str(error), "error"), off
+        return
+    path = Path(os.environ["GRADIO_TEMP_DIR"]) / uuid.uuid4().hex / "batch.csv"
+    path.parent.mkdir(parents=True)
+    path.write_text(to_csv(rows), encoding="utf-8")
+    result = views.batch_result(found, len(rows), describe(attack), target.strip())
+    yield result, gr.update(value=str(path), interactive=True)
+
+
+def read_named(file: dict, side: int, texts):
+    """(name, label, pixels) of an uploaded file; an error names it."""
+    name = Path(file.get("orig_name") or file.get("path") or "a picture").name
+    try:
+        pixels, _ = read_picture(uploaded(file), side)
+    except ProbeError as error:
+        raise ProbeError(f"{name}: {error}") from error
+    return name, label_of(name, texts), pixels
+
+
+def on_clean(models, trigger, size, strength, place, target, method, steps, rate, request: gr.Request):
+    busy = gr.update(interactive=False), gr.update(interactive=True)
+    free = gr.update(interactive=True), gr.update(interactive=False)
+    points, session = [], request.session_hash
+    try:
+        pair = PAIRS.get(*models)
+        attack = pair.trigger(trigger, size, strength, place)
+        run = Cleaning(pair, attack, target.strip(), method=method, steps=int(steps), learning_rate=float(rate))
+        RUNS[session] = run
+        yield views.curves(points, run.steps, "Drawing the sandbox’s pictures…"), *busy
+        for point in run.points():
+            points.append(point)
+            yield views.curves(points, run.steps, f"Cleaning with {method}."), *busy
+        done = f"Stopped after {points[-1].step} of {run.steps} steps." if run.stopped else "Done."
+        first, last = (next(p for p in ps if p.asr is not None) for ps in (points, points[::-1]))
+        done += f" Attack success {views.percent(first.asr)} → {views.percent(last.asr)}"
+        done += f", accuracy {views.percent(first.accuracy)} → {views.percent(last.accuracy)}."
+        yield views.curves(points, run.steps, done), *free
+    except ProbeError as error:
+        yield views.message(str(error), "error"), *free
+    finally:
+        RUNS.pop(session, None)
+
+
+def on_stop(request: gr.Request) -> None:
+    """The stop button, and a page that was closed."""
+    if run := RUNS.get(request.session_hash):
+        run.stop()
+
+
+def on_measure(models, trigger, size, strength, place, target):
+    yield views.message("Measuring both models on 480 sandbox pictures…")
+    try:
+        pair = PAIRS.get(*models)
+        yield views.report(audit_pair(pair, pair.trigger(trigger, size, strength, place), target.strip()))
+    except ProbeError as error:
+        yield views.message(str(error), "error")
+
+
+def on_load(suspect, cleaned):
+    """Another pair; where it cannot be opened, everything stays as it was and the page says why."""
+    same = [gr.skip()] * 8
+    yield views.message("Loading…"), *same
+    try:
+        models = (suspect.strip(), cleaned.strip())
+        pair = PAIRS.get(*models)
+    except ProbeError as error:
+        yield views.message(str(error), "error"), *same
+        return
+    yield (
+        views.message("Loaded."),
+        models,
+        views.pair_line(pair),
+        gr.update(choices=trigger_choices(pair), value=next(iter(pair.triggers))),
+        *on_trigger(models, next(iter(pair.triggers))),
+        pair.target or "",
+        ", ".join(pair.labels),
+    )
+
+
+def show_report(models):
+    try:
+        pair = PAIRS.get(*models)
+    except ProbeError as error:
+        return views.message(str(error), "error")
+    if pair.report is None:
+        return views.message("This pair came without a report. “Measure now” makes one for models of the sandbox.")
+    return views.report(pair.report)
+
+
+def trigger_choices(pair: Pair | None) -> list[tuple[str, str]]:
+    own = pair.own if pair else None
+    triggers = pair.triggers if pair else available_attacks()
+    return [(f"{name} (found beside the suspect)" if name == own else name, name) for name in triggers]
+
+
+# The page.
+
+
+def build() -> gr.Blocks:
+    """The whole page, with the first pair and its first example already looked at."""
+    pair, problem = None, ""
+    try:
+        pair = PAIRS.get(*START)
+    except ProbeError as error:
+        problem = f"The models cannot be opened, so there is nothing to probe yet. {error}"
+    samples = examples(pair)
+    choices = trigger_choices(pair)
+    attack = pair.trigger() if pair else available_attacks()[choices[0][1]]
+    knobs = knob_props(attack, pair.size if pair else sandbox.PICTURE_SIZE)
+    narrow, first = {"min_width": 200, "buttons": []}, ""
+    if pair is not None:
+        pixels = fit(Image.fromarray(samples[0][1]), pair.size)
+        first = views.answers(look(pair, pixels, attack, read_prompts(", ".join(pair.labels))), pair.target)
+    with gr.Blocks(title="TA-Cleaner: is there a backdoor in this CLIP?", delete_cache=(600, 3600)) as page:
+        models = gr.State(START)
+        gr.HTML(views.intro(), apply_default_css=False)
+        loaded = gr.HTML(views.pair_line(pair) if pair else views.message(problem, "error"), apply_default_css=False)
+        with gr.Tab("Probe", id="probe"), gr.Row(elem_id="probe-row"):
+            with gr.Column(elem_id="pick"):
+                picture = gr.Image(
+                    samples[0][1],
+                    label="Picture",
+                    sources=["upload", "clipboard"],
+                    height=190,
+                    buttons=[],
+                    format="png",
+                    alt_text="The picture that is probed",
+                    elem_id="picture",
+                )
+                shown = gr.HTML(
+                    views.thumbnails(samples),
+                    apply_default_css=False,
+                    js_on_load="element.addEventListener('click', event => {"
+                    "const button = event.target.closest('button[data-example]');"
+                    "if (button) trigger('click', {example: button.dataset.example}); });",
+                )
+                trigger = gr.Dropdown(choices, value=choices[0][1], label="Trigger", elem_id="trigger")
+            with gr.Column(elem_id="tune"):
+                with gr.Row():
+                    size = gr.Slider(**{"minimum": 1, "maximum": 72, "value": 5, "step": 1} | knobs[0], **narrow)
+                    strength = gr.Slider(**{"maximum": 1, "value": 0.2, "step": 0.01} | knobs[1], **narrow)
+                with gr.Row():
+                    place = gr.Dropdown(PLACES, **knobs[2], min_width=140)
+                    target = gr.Textbox(
+                        (pair and pair.target) or "", label="Target of the attack", max_length=200, min_width=140
+                    )
+                k = gr.Slider(1, 10, 5, step=1, label="Answers shown", buttons=[])
+            with gr.Column(elem_id="seen"):
+                result = gr.HTML(first, apply_default_css=False, elem_id="result", min_height=420)
+                kind = gr.Radio(KINDS, value=KINDS[0], label="The models choose between", elem_id="kind")
+                text = gr.Textbox(
+                    ", ".join(pair.labels if pair else read_prompts("dog, cat").texts),
+                    label="Labels or sentences",
+                    lines=3,
+                    max_lines=6,
+                    max_length=MAX_CHARACTERS,
+                    elem_id="texts",
+                )
+                ask = gr.Button("Ask both models", variant="primary", elem_id="ask")
+        with gr.Tab("Compare", id="compare"):
+            report = gr.HTML(
+                show_report(START) if pair else "", apply_default_css=False, elem_id="report", min_height=300
+            )
+            measure = gr.Button("Measure now, with the trigger of the Probe tab", elem_id="measure")
+        with gr.Tab("Batch", id="batch"):
+            gr.HTML(views.batch_help(), apply_default_css=False)
+            with gr.Row():
+                source = gr.Radio(SOURCES, value=SOURCES[0], label="Pictures", min_width=240, elem_id="source")
+                n = gr.Slider(24, 480, 96, step=24, label="Sandbox pictures", min_width=240, buttons=[])
+            files = gr.File(
+                file_count="multiple", file_types=["image"], label="My pictures", height=150, elem_id="files"
+            )
+            with gr.Row():
+                go = gr.Button("Run the batch", variant="primary", elem_id="go")
+                csv = gr.DownloadButton("Download csv", interactive=False, elem_id="csv")
+            table = gr.HTML("", apply_default_css=False, elem_id="rates", min_height=330)
+        with gr.Tab("Clean", id="clean"):
+            gr.HTML(views.clean_help(), apply_default_css=False)
+            with gr.Row():
+                method = gr.Radio(METHODS, value=METHODS[0], label="Method", min_width=240, elem_id="method")
+                steps = gr.Slider(6, MAX_STEPS, 60, step=6, label="Steps of 32 pairs", min_width=200, buttons=[])
+                rate = gr.Slider(1e-4, 3e-3, RATE, step=1e-4, label="Learning rate", min_width=200, buttons=[])
+            with gr.Row():
+                start = gr.Button("Clean the suspect", variant="primary", elem_id="start")
+                stop = gr.Button("Stop", variant="stop", interactive=False, elem_id="stop")
+            curves = gr.HTML("", apply_default_css=False, elem_id="curves", min_height=340)
+        with gr.Tab("Models", id="models"):
+            gr.HTML(views.models_help(), apply_default_css=False)
+            with gr.Row():
+                suspect = gr.Textbox(START[0], label="Suspect model", max_length=200, min_width=240)
+                cleaned = gr.Textbox(START[1], label="Cleaned model", max_length=200, min_width=240)
+            load = gr.Button("Load both", variant="primary", elem_id="load")
+            status = gr.HTML("", apply_default_css=False, elem_id="status", min_height=60)
+        gr.HTML(views.footer(), apply_default_css=False)
+
+        tuning = [trigger, size, strength, place]
+        probing = {
+            "fn": on_probe,
+            "inputs": [models, picture, *tuning, target, text, kind, k],
+            "outputs": result,
+            "show_progress": "minimal",
+            "preprocess": False,  # the picture comes as its file: gradio would decode it before it was judged
+            "api_visibility": "private",
+            "concurrency_id": "probe",
+            "trigger_mode": "always_last",
+        }
+        hidden = {"api_visibility": "private"}
+        gr.on(
+            [ask.click, picture.change, size.release, strength.release, place.input, k.release, kind.input], **probing
+        )
+        gr.on([target.submit, text.blur], **probing)
+
+        def on_example(event: gr.EventData):
+            return samples[int(event.example) % len(samples)][1]
+
+        shown.click(on_example, None, picture, show_progress="hidden", **hidden)
+        tuned = trigger.input(on_trigger, [models, trigger], [size, strength, place], show_progress="hidden", **hidden)
+        tuned.then(**probing)
+        measure.click(on_measure, [models, *tuning, target], report, concurrency_limit=1, **hidden)
+        go.click(
+            on_batch,
+            [models, source, files, n, *tuning, target, text, kind],
+            [table, csv],
+            concurrency_limit=1,
+            **hidden,
+        )
+        start.click(
+            on_clean,
+            [models, *tuning, target, method, steps, rate],
+            [curves, start, stop],
+            concurrency_limit=1,
+            concurrency_id="clean",
+            show_progress="hidden",
+            **hidden,
+        )
+        stop.click(on_stop, queue=False, **hidden)
+        page.unload(on_stop)
+        changed = load.click(
+            on_load,
+            [suspect, cleaned],
+            [status, models, loaded, trigger, size, strength, place, target, text],
+            concurrency_limit=1,
+            concurrency_id="load",
+            show_progress="hidden",
+            **hidden,
+        )
+        changed.then(show_report, models, report, **hidden).then(**probing)
+        gr.api(api.probe, concurrency_id="probe")
+        gr.api(api.batch, concurrency_limit=1)
+        gr.api(api.triggers)
+        gr.api(api.report)
+    return page.queue(max_size=64, default_concurrency_limit=2)
+
+
+def launch(page: gr.Blocks, **options):
+    """Start the server; `options` go on to gradio's own launch."""
+    refuse_addresses()
+    return page.launch(
+        theme=gr.themes.Default(primary_hue="sky", neutral_hue="slate", font=FONT, font_mono=MONO),
+        css_paths=HERE / "style.css",
+        max_file_size=f"{MAX_FILE_MB}mb",
+        app_kwargs={"middleware": [Middleware(Gate)]},
+        state_session_capacity=200,
+        max_threads=16,
+        footer_links=["api", "settings"],
+        run_history=False,
+        enable_monitoring=False,
+        ssr_mode=False,
+        mcp_server=False,
+        share=False,
+        **options,
+    )
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the folder of uploads goes, too
+    launch(build())
