@@ -173,7 +173,7 @@ def on_load(suspect, cleaned):
     same = [gr.skip()] * 8
     yield views.message("Loading…"), *same
     try:
-        models = (suspect.strip(), cleaned.strip())
+        models = (suspect.strip() or START[0], cleaned.strip() or START[1])
         pair = PAIRS.get(*models)
     except ProbeError as error:
         yield views.message(str(error), "error"), *same
@@ -285,7 +285,9 @@ def build() -> gr.Blocks:
             with gr.Row():
                 go = gr.Button("Run the batch", variant="primary", elem_id="go")
                 csv = gr.DownloadButton("Download csv", interactive=False, elem_id="csv")
-            table = gr.HTML("", apply_default_css=False, elem_id="rates", min_height=330)
+            table = gr.HTML(
+                views.message("The rates appear here."), apply_default_css=False, elem_id="rates", min_height=330
+            )
         with gr.Tab("Clean", id="clean"):
             gr.HTML(views.clean_help(), apply_default_css=False)
             with gr.Row():
@@ -295,12 +297,15 @@ def build() -> gr.Blocks:
             with gr.Row():
                 start = gr.Button("Clean the suspect", variant="primary", elem_id="start")
                 stop = gr.Button("Stop", variant="stop", interactive=False, elem_id="stop")
-            curves = gr.HTML("", apply_default_css=False, elem_id="curves", min_height=340)
+            curves = gr.HTML(
+                views.message("The curves appear here."), apply_default_css=False, elem_id="curves", min_height=340
+            )
         with gr.Tab("Models", id="models"):
             gr.HTML(views.models_help(), apply_default_css=False)
             with gr.Row():
-                suspect = gr.Textbox(START[0], label="Suspect model", max_length=200, min_width=240)
-                cleaned = gr.Textbox(START[1], label="Cleaned model", max_length=200, min_width=240)
+                named = {"max_length": 200, "min_width": 240, "placeholder": "empty: the one this page began with"}
+                suspect = gr.Textbox(label="Suspect model", **named)
+                cleaned = gr.Textbox(label="Cleaned model", **named)
             load = gr.Button("Load both", variant="primary", elem_id="load")
             status = gr.HTML("", apply_default_css=False, elem_id="status", min_height=60)
         gr.HTML(views.footer(), apply_default_css=False)

@@ -253,13 +253,8 @@ PAIRS = Pairs()
 
 # Triggers.
 
-# Fields that a slider moves: what it means, from, to, step.
-STRENGTHS = {
-    "alpha": ("Strength (share)", 0.01, 1.0, 0.01),
-    "delta": ("Strength (amplitude)", 1, 127, 1),
-    "rms": ("Strength (rms)", 0.5, 64, 0.1),
-    "s": ("Strength (warp)", 0.1, 10, 0.1),
-}
+# Fields that the strength slider moves: from, to, step.
+STRENGTHS = {"alpha": (0.01, 1.0, 0.01), "delta": (1, 127, 1), "rms": (0.5, 64, 0.1), "s": (0.1, 10, 0.1)}
 PLACES = ("random", "middle", "top-left", "top-right", "bottom-left", "bottom-right")
 
 
@@ -303,7 +298,7 @@ def controls(attack: Attack, side: int) -> Controls:
         value = attack.patch_px or max(1, round(16 * side / 224))
         size = Slider("patch_px", "Size (pixels)", 1, side, 1, value)
     for name in STRENGTHS.keys() & names:
-        strength = Slider(name, *STRENGTHS[name], value=getattr(attack, name))
+        strength = Slider(name, "Strength", *STRENGTHS[name], value=getattr(attack, name))
     place = attack.place if "place" in names and getattr(attack, "compat", None) is None else None
     return Controls(size, strength, place)
 

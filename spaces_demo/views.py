@@ -137,7 +137,7 @@ def bars(top: Sequence[tuple[str, float]], who: str, view: str, target: str | No
     for text, p in top:
         tag = ' <span class="hc-tag">target</span>' if target and text == target else ""
         rows.append(
-            f'<li><span class="hc-label" title="{escape(short(text))}">{escape(short(text))}{tag}</span>'
+            f'<li><span class="hc-label"><span>{escape(short(text))}</span>{tag}</span>'
             f'<span class="hc-value">{percent(p)}</span>'
             f'<span class="hc-bar" aria-hidden="true"><i style="width:{100 * p:.1f}%"></i></span></li>'
         )
