@@ -59,14 +59,14 @@ def on_probe(models, picture, trigger, size, strength, place, target, text, kind
     return views.answers(found, target.strip()) + "".join(map(views.message, notes))
 
 
-def on_trigger(models, trigger):
-    """The sliders of another trigger; those it has no use for stay where they are, switched off."""
+def on_trigger(models, trigger, tuned):
+    """The controls of another trigger, those it has no use for switched off; counting up `tuned` asks the models."""
     try:
         pair = PAIRS.get(*models)
         attack, side = pair.triggers.get(trigger), pair.size
     except ProbeError:
         attack, side = available_attacks().get(trigger), sandbox.PICTURE_SIZE
-    return [gr.update(**props) for props in knob_props(attack, side)]
+    return *(gr.update(**props) for props in knob_props(attack, side)), tuned + 1
 
 
 def knob_props(attack, side: int) -> list[dict]:
@@ -168,9 +168,9 @@ def on_measure(models, trigger, size, strength, place, target):
         yield views.message(str(error), "error")
 
 
-def on_load(suspect, cleaned):
+def on_load(suspect, cleaned, tuned):
     """Another pair; where it cannot be opened, everything stays as it was and the page says why."""
-    same = [gr.skip()] * 8
+    same = [gr.skip()] * 9
     yield views.message("Loading…"), *same
     try:
         models = (suspect.strip() or START[0], cleaned.strip() or START[1])
@@ -182,10 +182,10 @@ def on_load(suspect, cleaned):
         views.message("Loaded."),
         models,
         views.pair_line(pair),
-        gr.update(choices=trigger_choices(pair), value=next(iter(pair.triggers))),
-        *on_trigger(models, next(iter(pair.triggers))),
         pair.target or "",
         ", ".join(pair.labels),
+        gr.update(choices=trigger_choices(pair), value=next(iter(pair.triggers))),
+        *on_trigger(models, next(iter(pair.triggers)), tuned),
     )
 
 
@@ -224,7 +224,7 @@ def build() -> gr.Blocks:
         pixels = fit(Image.fromarray(samples[0][1]), pair.size)
         first = views.answers(look(pair, pixels, attack, read_prompts(", ".join(pair.labels))), pair.target)
     with gr.Blocks(title="TA-Cleaner: is there a backdoor in this CLIP?", delete_cache=(600, 3600)) as page:
-        models = gr.State(START)
+        models, tuned = gr.State(START), gr.State(0)
         gr.HTML(views.intro(), apply_default_css=False)
         loaded = gr.HTML(views.pair_line(pair) if pair else views.message(problem, "error"), apply_default_css=False)
         with gr.Tab("Probe", id="probe"), gr.Row(elem_id="probe-row"):
@@ -322,23 +322,24 @@ def build() -> gr.Blocks:
             "trigger_mode": "always_last",
         }
         hidden = {"api_visibility": "private"}
-        gr.on(
-            [ask.click, picture.change, size.release, strength.release, place.input, k.release, kind.input], **probing
-        )
-        gr.on([target.submit, text.blur], **probing)
+        # One listener for everything that asks the models: two could answer in the wrong order.
+        moved = [size.release, strength.release, k.release, place.input, kind.input, target.submit, text.blur]
+        gr.on([ask.click, picture.change, tuned.change, *moved], **probing)
 
         def on_example(event: gr.EventData):
             return samples[int(event.example) % len(samples)][1]
 
         shown.click(on_example, None, picture, show_progress="hidden", **hidden)
-        tuned = trigger.input(on_trigger, [models, trigger], [size, strength, place], show_progress="hidden", **hidden)
-        tuned.then(**probing)
+        knobs = [size, strength, place, tuned]
+        trigger.input(on_trigger, [models, trigger, tuned], knobs, show_progress="hidden", **hidden)
         measure.click(on_measure, [models, *tuning, target], report, concurrency_limit=1, **hidden)
         go.click(
             on_batch,
             [models, source, files, n, *tuning, target, text, kind],
             [table, csv],
+            preprocess=False,
             concurrency_limit=1,
+            show_progress="hidden",
             **hidden,
         )
         start.click(
@@ -354,14 +355,14 @@ def build() -> gr.Blocks:
         page.unload(on_stop)
         changed = load.click(
             on_load,
-            [suspect, cleaned],
-            [status, models, loaded, trigger, size, strength, place, target, text],
+            [suspect, cleaned, tuned],
+            [status, models, loaded, target, text, trigger, *knobs],
             concurrency_limit=1,
             concurrency_id="load",
             show_progress="hidden",
             **hidden,
         )
-        changed.then(show_report, models, report, **hidden).then(**probing)
+        changed.then(show_report, models, report, **hidden)
         gr.api(api.probe, concurrency_id="probe")
         gr.api(api.batch, concurrency_limit=1)
         gr.api(api.triggers)

@@ -380,7 +380,7 @@ def test_probing_with_examples_triggers_and_texts(open_page, tmp_path):
     assert page.get_by_label("Strength (not used)").first.is_disabled()
     page.get_by_label("Labels or sentences").fill("a dog, asleep\na cat")
     page.get_by_label("Sentences, one a line").check()
-    settled(page, "#result .hc-suspect-clean", "a dog, asleep")
+    settled(page, "#result .hc-cleaned-triggered", "a dog, asleep")
     assert page.locator("#result .hc-cleaned-triggered li").count() == 2
     page.get_by_label("Labels or sentences").fill("one")
     page.get_by_role("button", name="Ask both models").click()
