@@ -3,7 +3,7 @@
     python spaces_demo/app.py &            # or make space
     python benchmarks/space_load.py --url http://127.0.0.1:7860 --people 20 --asks 5 --pid PID
 
-Prints answers a second, how long they took, and (with --pid, on Linux) the memory of the server before, at most, after.
+Prints answers a second, how long they took and, with --pid on Linux, the server's memory before, at most and after.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         paths = [str(picture(Path(folder), i, args.side)) for i in range(args.people)]
-        people = [Client(args.url, verbose=False) for _ in paths]
+        people = [Client(args.url, verbose=False, httpx_kwargs={"timeout": 120}) for _ in paths]
         people[0].predict(handle_file(paths[0]), api_name="/probe")  # the first question computes the text sides
         before, memory, over = args.pid and rss_mb(args.pid), [], threading.Event()
 

@@ -256,7 +256,7 @@ def build() -> gr.Blocks:
                     target = gr.Textbox(
                         (pair and pair.target) or "", label="Target of the attack", max_length=200, min_width=140
                     )
-                k = gr.Slider(1, 10, 5, step=1, label="Answers shown", buttons=[])
+                k = gr.Slider(1, 10, 5, step=1, label="Answers shown", buttons=[], elem_id="answers")
             with gr.Column(elem_id="seen"):
                 result = gr.HTML(first, apply_default_css=False, elem_id="result", min_height=420)
                 kind = gr.Radio(KINDS, value=KINDS[0], label="The models choose between", elem_id="kind")
