@@ -36,6 +36,9 @@ ROWS = {
     "badnet-random, 14 px, anywhere": ("badnet:patch_px=14", (0,)),
     "badclip, 14 px": ("badclip", (0,)),
 }
+
+#: What stands between these in the README is written by this command.
+MARKS = ("<!-- bench-quick -->", "<!-- /bench-quick -->")
 RATE, POISON_PAIRS, CLEAN_PAIRS = "0.05", "20000", "5000"
 
 
@@ -146,7 +149,41 @@ def write(out: Path) -> None:
     machine = {"python": platform.python_version(), "cores": os.cpu_count(), "cpu": cpu_name(), **versions}
     (HERE / "quick.json").write_text(json.dumps({"machine": machine, "cells": results}, indent=1) + "\n")
     (HERE / "quick.md").write_text(table(results, machine))
+    readme = HERE.parent / "README.md"
+    readme.write_text(with_headline(readme.read_text(encoding="utf-8"), results), encoding="utf-8")
     print(table(results, machine))
+
+
+def with_headline(readme: str, results: list[dict]) -> str:
+    """The README with this benchmark's short table between its two marks."""
+    start, end = MARKS
+    before, _, rest = readme.partition(start)
+    _, _, after = rest.partition(end)
+    return f"{before}{start}\n{headline(results)}{end}{after}"
+
+
+def headline(results: list[dict]) -> str:
+    """Markdown: one line per attack, ASR@1 before and after each method, and what the last cost; mean over seeds."""
+    lines = [
+        "| attack | seeds | ASR@1 backdoored | " + " | ".join(f"after {method}" for method in METHODS)
+        + f" | never-poisoned model | CA loss of {METHODS[-1]} |",
+        "|---|" + "---:|" * (len(METHODS) + 4),
+    ]  # fmt: skip
+    for row in ROWS:
+        cells = {method: [c for c in results if c["row"] == row and c["method"] == method] for method in METHODS}
+        if not all(cells.values()):
+            continue
+
+        def mean(method: str, key: str, cells: dict[str, list[dict]] = cells) -> str:
+            return f"{100 * statistics.fmean(cell[key] for cell in cells[method]):.1f}"
+
+        after = " | ".join(mean(method, "asr") for method in METHODS)
+        last = METHODS[-1]
+        lines.append(
+            f"| {row} | {len(cells[last])} | {mean(last, 'asr_before')} | {after} "
+            f"| {mean(last, 'never_poisoned_asr')} | {mean(last, 'ca_loss')} |"
+        )
+    return "\n".join(lines) + "\n"
 
 
 def summary(report: dict) -> dict:

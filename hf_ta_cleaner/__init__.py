@@ -27,6 +27,9 @@ _PUBLIC = {
     "load_model": "checkpoints",
     "load_pairs": "data",
     "poison": "poisoning",
+    "poison_stream": "poisoning",
+    "stream_pairs": "data",
+    "write_poisoned": "poisoning",
 }
 
 __all__ = [*_PUBLIC, "__version__"]

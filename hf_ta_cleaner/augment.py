@@ -1,7 +1,7 @@
-"""The second view of an image-caption pair: AutoAugment for the image, EDA for the caption.
+"""Views of an image-caption pair: AutoAugment, noise and erasing for the image, EDA for the caption.
 
-Both are drawn from a `random.Random` that belongs to one sample, so that a view depends on (seed, epoch, sample)
-alone. AutoAugment of tensor libraries draws one sub-policy per batch from a global generator; hence this one, in PIL.
+All are drawn from a generator that belongs to one sample, so that a view depends on (seed, epoch, sample) alone.
+AutoAugment of tensor libraries draws one sub-policy per batch from a global generator; hence this one, in PIL.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from random import Random
 
+import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 from . import wordnet
@@ -124,6 +125,35 @@ def augment_image(image: Image.Image, r: Random) -> Image.Image:
         if chance < probability:
             image = OPERATIONS[name](image, magnitude / 9, sign)
     return image.copy()
+
+
+#: Erased squares take this share of a picture's area (PAR, arXiv 2412.00727).
+ERASED_AREA = (0.005, 0.01)
+
+
+def add_noise(pixels: np.ndarray, r: np.random.Generator, sigma: float = 0.2) -> np.ndarray:
+    """Gaussian noise on the picture itself: added to pixels in [0, 1], clipped there, rounded back to 8 bits.
+
+    Args:
+        pixels: uint8 `(H, W, 3)`.
+        r: The sample's own generator.
+        sigma: Standard deviation before clipping; 0.2 as in PAR (Singh et al. 2024, arXiv 2412.00727).
+
+    Returns:
+        A new uint8 array of the same shape.
+    """
+    noise = r.standard_normal(pixels.shape, dtype=np.float32)
+    return np.rint((pixels + 255 * sigma * noise).clip(0, 255)).astype(np.uint8)
+
+
+def erase(pixels: np.ndarray, r: np.random.Generator) -> np.ndarray:
+    """Random erasing as in PAR: a black square of 0.5-1% of the area, anywhere; uint8 `(H, W, 3)` to a new one."""
+    height, width = pixels.shape[:2]
+    side = max(1, round((r.uniform(*ERASED_AREA) * height * width) ** 0.5))
+    top, left = r.integers(height - side + 1), r.integers(width - side + 1)
+    pixels = pixels.copy()
+    pixels[top : top + side, left : left + side] = 0
+    return pixels
 
 
 # --- Captions --------------------------------------------------------------------------------------------------

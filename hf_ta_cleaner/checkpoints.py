@@ -28,7 +28,8 @@ SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 CONFIGS_AND_SAFETENSORS = ["*.json", "*.txt", "*.model", "model.safetensors", "model-*-of-*.safetensors"]
 PICKLE_PATTERNS = ["pytorch_model.bin", "pytorch_model-*-of-*.bin"]
-RUN_FILES = ("checkpoint-*", *SAFETENSORS, *PICKLES, "config.json", "trainer_state.json", "report.json")
+RUN_FILES = ("checkpoint-*", *SAFETENSORS, *PICKLES, "config.json", "trainer_state.json", "report.json", "run.json")
+RUN_FILES += ("adapter_config.json", "strength.json", "strength-*")  # of LoRA, and of a search for the strength
 CONVERSION = {"title": "Adding `safetensors` variant of this model", "author": "SFconvertbot"}
 
 
@@ -118,6 +119,15 @@ def prepare_output_dir(folder: str | os.PathLike, *, resume: bool = False, overw
         for checkpoint in folder.glob("checkpoint-*"):
             shutil.rmtree(checkpoint)
     return folder
+
+
+def last_checkpoint(folder: str | os.PathLike) -> str | None:
+    """The newest whole `checkpoint-N` of a run, or None.
+
+    The state is written last: a folder without it is a save that was cut off.
+    """
+    whole = [state.parent for state in Path(folder).glob("checkpoint-[0-9]*/trainer_state.json")]
+    return str(max(whole, key=lambda path: int(path.name.split("-")[1]))) if whole else None
 
 
 # Getting the files.

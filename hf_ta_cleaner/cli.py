@@ -23,6 +23,8 @@ from transformers import HfArgumentParser, TrainingArguments
 if TYPE_CHECKING:
     from datasets import Dataset
 
+logger = logging.getLogger(__name__)
+
 
 class ConfigError(ValueError):
     """A configuration file that cannot be used."""
@@ -340,6 +342,12 @@ def set_up_logging(*, main_process: bool) -> None:
     )
     for noisy in ("httpx", "datasets", "filelock", "matplotlib", "fsspec", "PIL", "huggingface_hub", "accelerate"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    # accelerate leaves the starting of processes on a CPU to mpirun: asked for several, it starts one and sets these.
+    if os.environ.get("ACCELERATE_USE_CPU") == "True" and "MASTER_PORT" in os.environ and "RANK" not in os.environ:
+        logger.warning(
+            "this is one process: accelerate launch --cpu --num_processes N starts N only under mpirun. Use "
+            "accelerate launch --config_file scripts/configs/accelerate/cpu.yaml --num_processes N"
+        )
 
 
 def fail(error: Exception | str, code: int = 2) -> NoReturn:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,10 @@ import torch
 from PIL import Image
 
 from .attacks.base import fit
-from .augment import augment_image, augment_text
+from .augment import add_noise, augment_image, augment_text, erase
 from .data import to_rgb
-from .seeding import derive_seed, rng
+from .families import FAMILIES, Family
+from .seeding import derive_seed, numpy_rng, rng
 from .subtexts import Parts, SubText, Vocabulary
 from .zero_shot import input_size
 
@@ -21,29 +23,36 @@ from .zero_shot import input_size
 #: Content words kept of a caption when asking whether another sample's positive is true of it too.
 _CAPTION_WORDS = 48
 _SUBTEXT_WORDS = 16
+#: Sub-texts drawn for each one wanted where some words are excluded.
+_TRIES = 8
 
 
 @dataclass
 class DataCollatorForTACleaner:
     """Draws the views of each sample by (seed, epoch, sample) and stacks them.
 
-    With B examples, K of them chosen, P positives and N negatives for each chosen one, the batch is
+    With B examples, K of them chosen, P positives (at least 1: the caption, where none is wanted) and N negatives for
+    each chosen one, the batch is
 
     - `pixel_values`: uint8 `(V*B, 3, H, W)`, V = 2 with augmentation, else 1; all originals first. Rescaling and
       normalisation happen on the device, in the trainer.
-    - `input_ids`, `attention_mask`: int64 `(T, L)`, T = V*B + K*(P + N): captions, augmented captions, positives
-      (sample by sample), negatives. L is the longest text of the batch, end token included.
+    - `input_ids` and, for a CLIP, `attention_mask`: int64 `(T, L)`, T = V*B + K*(P + N): captions, augmented captions,
+      positives (sample by sample), negatives. L is the longest text of the batch, end token included.
     - with K > 0: `chosen` `(K,)`, `positive_valid` `(K, P)`, `negative_valid` `(K, N)`, and the content words as
       64-bit hashes, 0 for padding: `positive_words` `(K, P, 16)`, `caption_words` `(K, 48)`.
 
     Args:
-        processor: The model's `CLIPProcessor`.
+        processor: The model's processor.
         augment: Whether to add the second views (CleanCLIP).
         vocabulary: Swap candidates for negatives; None gives no sub-texts.
         num_positive, num_negative: P and N.
         swap: The kinds of parts that may be falsified.
         seed: The run's data seed.
-        trim: Whether to cut texts to the batch's longest; False pads to the tokenizer's maximum.
+        trim: Whether to cut texts to the batch's longest, where the family allows it; False pads to the maximum.
+        noise, erase: Shares of the pictures whose first view gets noise, or an erased square.
+        noise_sigma: Standard deviation of the noise, of pixels in [0, 1].
+        family: The model's family, which says how texts are padded.
+        exclude: Words that no sub-text may hold.
     """
 
     processor: Any
@@ -54,6 +63,11 @@ class DataCollatorForTACleaner:
     swap: Sequence[str] = ("noun", "relation", "attribute")
     seed: int = 0
     trim: bool = True
+    noise: float = 0.0
+    erase: float = 0.0
+    noise_sigma: float = 0.2
+    family: Family = FAMILIES["clip"]
+    exclude: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         self._size = input_size(self.processor)
@@ -64,7 +78,7 @@ class DataCollatorForTACleaner:
         for example in examples:
             key = (self.seed, example["epoch"], example["sample_id"])
             pixels = fit(to_rgb(example["image"]), self._size)
-            images.append(pixels)
+            images.append(self._perturbed(pixels, key))
             captions.append(example["caption"])
             if self.augment:
                 second.append(np.asarray(augment_image(Image.fromarray(pixels), rng("image view", *key))))
@@ -74,39 +88,54 @@ class DataCollatorForTACleaner:
         if self.vocabulary is not None:
             subtexts, batch = self._subtexts(examples)
             texts = texts + subtexts
-        tokens = self.processor.tokenizer(
-            texts, padding="longest" if self.trim else "max_length", truncation=True, return_tensors="pt"
-        )
+        tokens = self.family.tokenize(self.processor.tokenizer, texts, trim=self.trim)
         pixels = torch.from_numpy(np.stack(images + second)).permute(0, 3, 1, 2).contiguous()
-        return {
-            "pixel_values": pixels,
-            "input_ids": tokens["input_ids"],
-            "attention_mask": tokens["attention_mask"],
-            **batch,
-        }
+        return {"pixel_values": pixels, **tokens, **batch}
+
+    def _perturbed(self, pixels: np.ndarray, key: tuple[int, ...]) -> np.ndarray:
+        """The first view of a picture, uint8 `(H, W, 3)`. Every draw has a generator of its own."""
+        if rng("noise", *key).random() < self.noise:
+            pixels = add_noise(pixels, numpy_rng("noise", *key), self.noise_sigma)
+        if rng("erase", *key).random() < self.erase:
+            pixels = erase(pixels, numpy_rng("erase", *key))
+        return pixels
+
+    def _draw(self, parts: Parts, r: Random) -> tuple[list[SubText], list[SubText]]:
+        """True and false sub-texts of one caption; where words are excluded, the first of many that do without."""
+        many = _TRIES if self.exclude else 1
+        true, false = self.vocabulary.sub_texts(
+            parts, r, many * self.num_positive, many * self.num_negative, tuple(self.swap)
+        )
+        if self.exclude:
+            true = _without(true, self.exclude, self.num_positive)
+            false = _without(false, self.exclude, self.num_negative)
+        return true, false
 
     def _subtexts(self, examples: Sequence[dict[str, Any]]) -> tuple[list[str], dict[str, torch.Tensor]]:
         """Texts of all slots, and who is valid in them; a slot without a sub-text repeats the caption, masked out."""
         chosen = [i for i, example in enumerate(examples) if example["chosen"]]
         if not chosen:
             return [], {}
+        p = max(1, self.num_positive)
         positives: list[str] = []
         negatives: list[str] = []
-        positive_valid = torch.zeros(len(chosen), self.num_positive, dtype=torch.bool)
+        positive_valid = torch.zeros(len(chosen), p, dtype=torch.bool)
         negative_valid = torch.zeros(len(chosen), self.num_negative, dtype=torch.bool)
-        positive_words = torch.zeros(len(chosen), self.num_positive, _SUBTEXT_WORDS, dtype=torch.int64)
+        positive_words = torch.zeros(len(chosen), p, _SUBTEXT_WORDS, dtype=torch.int64)
         caption_words = torch.zeros(len(chosen), _CAPTION_WORDS, dtype=torch.int64)
         for k, i in enumerate(chosen):
             example = examples[i]
             parts = Parts.from_row(example["parts"])
             r = rng("sub-texts", self.seed, example["epoch"], example["sample_id"])
-            true, false = self.vocabulary.sub_texts(parts, r, self.num_positive, self.num_negative, tuple(self.swap))
-            positives += _padded(true, self.num_positive, example["caption"])
+            true, false = self._draw(parts, r)
+            if not self.num_positive:
+                true = [SubText(example["caption"], parts.words)]
+            positives += _padded(true, p, example["caption"])
             negatives += _padded(false, self.num_negative, example["caption"])
             positive_valid[k, : len(true)] = True
             negative_valid[k, : len(false)] = True
-            for p, positive in enumerate(true):
-                _fill(positive_words[k, p], positive.words)
+            for j, positive in enumerate(true):
+                _fill(positive_words[k, j], positive.words)
             _fill(caption_words[k], parts.words)
         return positives + negatives, {
             "chosen": torch.tensor(chosen),
@@ -115,6 +144,10 @@ class DataCollatorForTACleaner:
             "positive_words": positive_words,
             "caption_words": caption_words,
         }
+
+
+def _without(subtexts: Sequence[SubText], words: frozenset[str], count: int) -> list[SubText]:
+    return [subtext for subtext in subtexts if words.isdisjoint(subtext.words)][:count]
 
 
 def _padded(subtexts: Sequence[SubText], count: int, caption: str) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 import torch
@@ -11,13 +11,39 @@ from accelerate.utils import str_to_bool
 from transformers import TrainingArguments
 
 
-#: Name of a method -> weights of its terms, as in the papers.
-METHODS: dict[str, dict[str, float]] = {
-    "ft": {"clip": 1.0, "inmodal": 0.0, "subtext": 0.0},
-    "cleanclip": {"clip": 1.0, "inmodal": 1.0, "subtext": 0.0},
-    "ta-cleaner": {"clip": 1.0, "inmodal": 1.0, "subtext": 1.0},
+@dataclass(frozen=True)
+class Method:
+    """What a named method decides. Each is a setting of the same name, which wins where it is given."""
+
+    clip_weight: float = 1.0
+    inmodal_weight: float = 0.0
+    subtext_weight: float = 0.0
+    repel_weight: float = 0.0
+    repel_share: float = 1.0
+    image_noise: float = 0.0
+    image_erase: float = 0.0
+    train_logit_scale: bool = True
+
+
+#: The methods: the first four as in their papers, `ta-cleaner-plus` is this project's recipe (docs/methods.md).
+METHODS: dict[str, Method] = {
+    "ft": Method(),
+    "cleanclip": Method(inmodal_weight=1.0),
+    "ta-cleaner": Method(inmodal_weight=1.0, subtext_weight=1.0),
+    "par": Method(repel_weight=1.0, image_noise=0.5, image_erase=0.5, train_logit_scale=False),
+    "ta-cleaner-plus": Method(
+        inmodal_weight=1.0,
+        subtext_weight=1.0,
+        repel_weight=6.0,
+        repel_share=0.5,
+        image_noise=0.25,
+        image_erase=0.5,
+        train_logit_scale=False,
+    ),
 }
 
+#: Terms of the objective; the weight of each is the setting `<term>_weight`.
+TERMS = ("clip", "inmodal", "subtext", "repel")
 SWAPPABLE = ("noun", "relation", "attribute")
 
 
@@ -28,51 +54,81 @@ class TACleanerConfig(TrainingArguments):
     > The objective
 
     Args:
-        method: A named set of weights: `ft`, `cleanclip` or `ta-cleaner`.
-        clip_weight, inmodal_weight, subtext_weight: Weights of the terms; each overrides the method's. 0 switches a
-            term off, and what it alone needs is not computed.
+        method: A named set of weights and views: `ft`, `cleanclip`, `ta-cleaner`, `par` or `ta-cleaner-plus`. Settings
+            that are None take the method's value.
+        clip_weight, inmodal_weight, subtext_weight, repel_weight: Weights of the terms; each overrides the method's.
+            0 switches a term off, and what it alone needs is not computed. `clip_weight` is also the weight of the
+            sigmoid loss that takes the CLIP loss's place in a SigLIP.
         subtext_fraction: Share of the pairs that get sub-texts, chosen anew each epoch. In [0, 1].
-        num_positive, num_negative: True and false sub-texts for each chosen pair.
+        num_positive, num_negative: True and false sub-texts for each chosen pair. Without positives
+            (`num_positive` 0) the caption itself is the true text, so that the negatives act alone.
         subtext_swap: Which parts a false sub-text may swap: noun, relation, attribute.
-        train_logit_scale: Whether the temperature is trained; it is kept in [1, 100] either way.
+        subtext_exclude: Words (lemmas) that no sub-text may hold, comma-separated: class names, to see what sub-texts
+            do without them.
+        repel_tau: Squared distance from the frozen suspect, in [0, 4], beyond which a tower is no longer repelled.
+        repel_share: Share of the steps, from the start, in which the repel term acts; in the rest the others recover.
+        train_logit_scale: Whether the temperature (and SigLIP's bias) is trained; it is kept in its legal range
+            either way.
 
     > The data
 
     Args:
         trim_text: Cut every text batch to its longest caption, which changes no embedding; False pads to 77.
+        image_noise: Share of the pictures that get Gaussian noise, drawn anew each epoch. In [0, 1].
+        noise_sigma: Its standard deviation, of pixels in [0, 1].
+        image_erase: Share of the pictures in which a square of 0.5-1% of the area is erased. In [0, 1].
+
+    > LoRA
+
+    Args:
+        use_peft: Train low-rank adapters (Hu et al. 2021, arXiv 2106.09685) of the attention and MLP blocks of both
+            towers and leave the model's own weights, temperature included, as they are. Wants a higher rate.
+        lora_rank, lora_alpha: Rank of the adapters, and their scale: they are multiplied by alpha / rank.
 
     Defaults that differ from `TrainingArguments`: `learning_rate` 1e-5, `per_device_train_batch_size` 64,
     `num_train_epochs` 10, `warmup_steps` 50, cosine decay and `weight_decay` 0.1 (the CleanCLIP recipe);
     `dataloader_drop_last` (a contrastive batch must be whole, so it cannot be switched off); `remove_unused_columns`
     off (the collator reads pictures); `save_strategy` epoch, `save_total_limit` 2, `metric_for_best_model`
-    clean_utility where a best model is kept, `logging_steps` 10, `logging_nan_inf_filter` off (a diverged run must
+    clean_utility where a best model is kept, `dataloader_num_workers` 0 on a CPU and a
+    share of the cores beside an accelerator, `logging_steps` 10, `logging_nan_inf_filter` off (a diverged run must
     be seen), `report_to` none, `ddp_find_unused_parameters` off (all weights are used).
     """
 
     _argument_group_name = "cleaning (the objective and its optimisation)"
 
-    method: Literal["ft", "cleanclip", "ta-cleaner"] = field(
-        default="ta-cleaner", metadata={"help": "named set of weights: ft, cleanclip or ta-cleaner"}
+    method: Literal["ft", "cleanclip", "ta-cleaner", "par", "ta-cleaner-plus"] = field(
+        default="ta-cleaner",
+        metadata={"help": "ft, cleanclip, ta-cleaner, par or ta-cleaner-plus: decides the next nine"},
     )
-    clip_weight: float | None = field(
-        default=None, metadata={"help": "weight of the CLIP loss (default: the method's)"}
+    clip_weight: float | None = field(default=None, metadata={"help": "weight of the CLIP (or SigLIP) loss"})
+    inmodal_weight: float | None = field(default=None, metadata={"help": "weight of CleanCLIP's in-modal loss"})
+    subtext_weight: float | None = field(default=None, metadata={"help": "weight of the sub-text loss"})
+    repel_weight: float | None = field(
+        default=None, metadata={"help": "weight of PAR's repelling from a frozen copy of the suspect"}
     )
-    inmodal_weight: float | None = field(
-        default=None, metadata={"help": "weight of CleanCLIP's in-modal loss (default: the method's)"}
+    repel_share: float | None = field(
+        default=None, metadata={"help": "share of the steps, from the start, in which it acts"}
     )
-    subtext_weight: float | None = field(
-        default=None, metadata={"help": "weight of the sub-text loss (default: the method's)"}
-    )
+    image_noise: float | None = field(default=None, metadata={"help": "share of the pictures given Gaussian noise"})
+    image_erase: float | None = field(default=None, metadata={"help": "share of the pictures with a square erased"})
+    train_logit_scale: bool | None = field(default=None, metadata={"help": "whether the temperature is trained"})
+    repel_tau: float = field(default=2.15, metadata={"help": "squared distance that ends the repelling"})
+    noise_sigma: float = field(default=0.2, metadata={"help": "standard deviation of the noise, pixels in [0, 1]"})
     subtext_fraction: float = field(
         default=0.25, metadata={"help": "share of the pairs given sub-texts, chosen anew each epoch"}
     )
-    num_positive: int = field(default=1, metadata={"help": "true sub-texts for each chosen pair"})
+    num_positive: int = field(default=1, metadata={"help": "true sub-texts a chosen pair; 0 for its caption alone"})
     num_negative: int = field(default=1, metadata={"help": "false sub-texts for each chosen pair"})
     subtext_swap: str = field(
         default=",".join(SWAPPABLE), metadata={"help": "parts a false sub-text may swap, comma-separated"}
     )
-    train_logit_scale: bool = field(default=True, metadata={"help": "train the temperature"})
+    subtext_exclude: str = field(
+        default="", metadata={"help": "words that no sub-text may hold, comma-separated (for ablations)"}
+    )
     trim_text: bool = field(default=True, metadata={"help": "cut text batches to their longest caption (exact)"})
+    use_peft: bool = field(default=False, metadata={"help": "train LoRA adapters only (wants a higher rate)"})
+    lora_rank: int = field(default=16, metadata={"help": "rank of the adapters"})
+    lora_alpha: float = field(default=32.0, metadata={"help": "adapters are scaled by this over the rank"})
 
     output_dir: str | None = field(
         default=None, metadata={"help": "where checkpoint and report go; never overwritten unasked"}
@@ -84,6 +140,9 @@ class TACleanerConfig(TrainingArguments):
     fp16: bool = field(default=False, metadata={"help": "float16 mixed precision (accelerators only)"})
     dataloader_pin_memory: bool = field(
         default_factory=torch.cuda.is_available, metadata={"help": "pinned host memory for copies to an accelerator"}
+    )
+    dataloader_num_workers: int | None = field(
+        default=None, metadata={"help": "processes that read pictures (default: a share of the cores; 0 on a CPU)"}
     )
     learning_rate: float = field(default=1e-5, metadata={"help": "peak learning rate"})
     per_device_train_batch_size: int = field(default=64, metadata={"help": "pairs per step and process"})
@@ -109,25 +168,46 @@ class TACleanerConfig(TrainingArguments):
         # Trainer refuses --bf16 on a processor unless it is told that it is meant to run there.
         wants_cpu = bool(str_to_bool(os.environ.get("ACCELERATE_USE_CPU", "0")))
         self.use_cpu = self.use_cpu or wants_cpu or not torch.accelerator.is_available()
+        if self.dataloader_num_workers is None:  # beside an accelerator the cores have nothing else to do
+            share = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+            self.dataloader_num_workers = 0 if self.use_cpu else min(8, max(1, share - 1))
         super().__post_init__()
         if self.n_gpu > 1:  # several GPUs are for `accelerate launch`: one process each, the loss over all of them
             self._n_gpu = 1
         if self.method not in METHODS:
             raise ValueError(f"method {self.method!r} is unknown; choose from {', '.join(METHODS)}")
+        if self.use_peft and self.train_logit_scale:
+            raise ValueError(
+                "train_logit_scale and use_peft exclude each other: an adapter has no place for the temperature. "
+                "Leave train_logit_scale out"
+            )
+        if self.use_peft:
+            self.train_logit_scale = False
+        for item in fields(Method):
+            if getattr(self, item.name) is None:
+                setattr(self, item.name, getattr(METHODS[self.method], item.name))
         for name, weight in self.weights.items():
             if not 0 <= weight < float("inf"):
                 raise ValueError(f"{name}_weight must not be negative, got {weight}; 0 switches the term off")
-        if not any(self.weights.values()):
-            raise ValueError("all weights are 0, so there is nothing to train; set clip_weight=1")
-        if not 0 <= self.subtext_fraction <= 1:
+        if not any(weight for name, weight in self.weights.items() if name != "repel"):
+            raise ValueError("all weights that hold the model together are 0; set clip_weight=1")
+        for name in ("subtext_fraction", "repel_share", "image_noise", "image_erase"):
+            if not 0 <= (share := getattr(self, name)) <= 1:
+                raise ValueError(f"{name} must be in [0, 1], got {share}. Did you mean {share / 100:g}?")
+        if not 0 <= self.repel_tau <= 4:
+            raise ValueError(f"repel_tau must be in [0, 4], got {self.repel_tau}; the published value is 2.15")
+        if self.noise_sigma < 0:
+            raise ValueError(f"noise_sigma must not be negative, got {self.noise_sigma}; image_noise=0 does without")
+        if self.lora_rank < 1:
+            raise ValueError(f"lora_rank must be at least 1, got {self.lora_rank}; 16 is a usual one")
+        if self.weights["subtext"] and (
+            min(self.num_positive, self.num_negative) < 0
+            or self.num_positive + self.num_negative < 1
+            or not self.subtext_fraction
+        ):
             raise ValueError(
-                f"subtext_fraction must be in [0, 1], got {self.subtext_fraction}. "
-                f"Did you mean {self.subtext_fraction / 100:g}?"
-            )
-        if self.weights["subtext"] and (self.num_positive < 1 or self.num_negative < 0 or not self.subtext_fraction):
-            raise ValueError(
-                "the sub-text term needs num_positive >= 1, num_negative >= 0 and subtext_fraction > 0, got "
-                f"{self.num_positive}, {self.num_negative} and {self.subtext_fraction}; "
+                "the sub-text term needs num_positive >= 0, num_negative >= 0, one of them above 0, and "
+                f"subtext_fraction > 0, got {self.num_positive}, {self.num_negative} and {self.subtext_fraction}; "
                 "set subtext_weight=0 to do without"
             )
         if not self.dataloader_drop_last:
@@ -144,7 +224,11 @@ class TACleanerConfig(TrainingArguments):
         return tuple(part.strip() for part in self.subtext_swap.split(",") if part.strip())
 
     @property
+    def excluded(self) -> frozenset[str]:
+        """The words that no sub-text may hold."""
+        return frozenset(word for name in self.subtext_exclude.split(",") for word in name.split())
+
+    @property
     def weights(self) -> dict[str, float]:
-        """Weight of every term: the method's, unless overridden."""
-        own = {"clip": self.clip_weight, "inmodal": self.inmodal_weight, "subtext": self.subtext_weight}
-        return {name: METHODS[self.method][name] if weight is None else weight for name, weight in own.items()}
+        """Weight of every term."""
+        return {name: getattr(self, f"{name}_weight") for name in TERMS}

@@ -1,7 +1,8 @@
 """Images with captions or labels from wherever a user keeps them, as one `datasets.Dataset` with fixed columns.
 
 `load_pairs` gives (image, caption), `load_labelled` gives (image, label); both take the sandbox, a Hub id, or any of
-the formats in docs/data.md. `clean_rows` takes out what cannot be trained on and says which rows those were.
+the formats in docs/data.md. `stream_pairs` gives pairs without copying them. `clean_rows` takes out what cannot be
+trained on and says which rows those were.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import datasets
 import numpy as np
 from PIL import Image, ImageOps
 
+from .attacks.pixels import on_white
 from .seeding import rng
 from .sources import DataError, find_columns, open_source
 
@@ -80,6 +82,76 @@ def load_pairs(
     return _subset(_with_roles(source, dataset, columns), max_samples, seed)
 
 
+def stream_pairs(
+    source: str | os.PathLike,
+    *,
+    split: str | None = None,
+    image_column: str | None = None,
+    caption_column: str | None = None,
+    max_samples: int | None = None,
+    seed: int = 0,
+    cache_dir: str | os.PathLike | None = None,
+) -> tuple[datasets.Dataset | datasets.IterableDataset, int | None]:
+    """What `load_pairs` gives, without a copy of it: pairs of any number, their images as {"bytes", "path"}.
+
+    Hub ids, tar shards and parquet files come as an `IterableDataset`; what has random access anyway (the sandbox,
+    saved datasets, tables of paths) as a `Dataset`. Arguments are those of `load_pairs`, except that `max_samples`
+    means the first rows of either.
+
+    Returns:
+        The pairs, and how many rows to take of them: all that there are, or `max_samples` if that is less. None where
+        neither the source nor `max_samples` says.
+
+    Raises:
+        DataError: as `load_pairs`.
+    """
+    _check_max_samples(max_samples)
+    picture = datasets.Image(decode=False)
+    if str(source) == "sandbox":
+        pairs = load_pairs(source, split=split, max_samples=max_samples, seed=seed)
+        return pairs.cast_column("image", picture), len(pairs)
+    columns = {"image": image_column, "caption": caption_column}
+    found = open_source(source, columns, split=split, preferred=("train",), lazily=True, cache_dir=cache_dir)
+    if isinstance(found, datasets.Dataset):
+        pairs = _with_roles(source, found, columns).cast_column("image", picture)
+        pairs = pairs if max_samples is None else pairs.select(range(min(max_samples, len(pairs))))
+        return pairs, len(pairs)
+    declared = (found.info.splits or {}).get(str(found.split))
+    sizes = [size for size in (max_samples, declared and declared.num_examples) if size]
+    try:
+        names = list(found.features or next(iter(found), {}))
+    except Exception as error:  # network, archive and decoder errors have no common base
+        raise DataError(
+            f"'{source}' cannot be streamed: {type(error).__name__}: {error}. Check the source."
+        ) from error
+    roles = find_columns(str(source), names, columns, found.features)
+    if isinstance((found.features or {}).get(roles["image"]), datasets.Image):
+        found = found.cast_column(roles["image"], picture)
+    pairs = found.map(
+        _stream_row,
+        fn_kwargs={"image_column": roles["image"], "caption_column": roles["caption"]},
+        remove_columns=names,
+        features=datasets.Features({"image": picture, "caption": datasets.Value("string")}),
+    )
+    return pairs, min(sizes, default=None)
+
+
+def _stream_row(row: dict[str, Any], image_column: str, caption_column: str) -> dict[str, Any]:
+    """A streamed row under the fixed names; images that are only addresses are fetched where they are needed."""
+    image, caption = row[image_column], row[caption_column]
+    if isinstance(image, (str, bytes)):
+        image = {"path": image, "bytes": None} if isinstance(image, str) else {"path": None, "bytes": image}
+    if isinstance(caption, list):
+        caption = caption[0] if caption else None
+    if not isinstance(caption, (str, type(None))) or not isinstance(image, (dict, type(None))):
+        raise DataError(
+            f"Columns '{image_column}' and '{caption_column}' hold {type(image).__name__} and "
+            f"{type(caption).__name__}. Wanted an image and a string. Name the right ones with --image_column and "
+            "--caption_column."
+        )
+    return {"image": image, "caption": caption}
+
+
 def load_labelled(
     source: str | os.PathLike,
     *,
@@ -138,12 +210,12 @@ def clean_rows(
     encoded = dataset.cast_column("image", datasets.Image(decode=False))
     verdicts = encoded.map(
         _inspect, remove_columns=dataset.column_names, num_proc=num_proc, desc="Checking images and captions"
-    )[:]
-    dropped = [
-        Dropped(row, path, problem)
-        for row, (path, problem) in enumerate(zip(verdicts["path"], verdicts["problem"], strict=True))
-        if problem
-    ]
+    )
+    dropped = []
+    for start in range(0, len(verdicts), 10_000):  # not all at once: there may be millions
+        part = verdicts[start : start + 10_000]
+        problems = zip(part["path"], part["problem"], strict=True)
+        dropped += [Dropped(row, path, problem) for row, (path, problem) in enumerate(problems, start) if problem]
     if not dropped:
         return dataset, []
     listed = "\n".join(f"  row {d.row} {d.path}: {d.problem}" for d in dropped[:10])
@@ -154,27 +226,12 @@ def clean_rows(
             "Repair or remove these rows, or allow a larger share with --max_unreadable."
         )
     logger.warning("%s and are left out. The first of them:\n%s", count, listed)
-    bad = {d.row for d in dropped}
-    return dataset.select([row for row in range(len(dataset)) if row not in bad]), dropped
+    return dataset.select(np.delete(np.arange(len(dataset)), [d.row for d in dropped])), dropped
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any picture as upright 8-bit RGB: EXIF orientation applied, transparency composited on white.
-
-    16-bit grey is scaled to 8 bits. 32-bit grey is scaled by the smallest of 1 (floats only), 255 and 65535 that holds
-    its maximum, or by the maximum itself; negative values become black. The input is left as it was.
-    """
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith(("I", "F")):
-        values = np.nan_to_num(np.asarray(image, dtype=np.float64)).clip(0)
-        peak = values.max()
-        ceilings = {"F": (1, 255, 65535, peak), "I": (255, 65535, peak)}.get(image.mode, (65535,))
-        ceiling = next(c for c in ceilings if c >= peak)
-        image = Image.fromarray((values / ceiling * 255).round().astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
+    """Any picture as upright 8-bit RGB: EXIF orientation applied, then as `on_white`. The input is left as it was."""
+    return on_white(ImageOps.exif_transpose(image))
 
 
 def _inspect(row: dict[str, Any]) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Opens what a user calls "my dataset": local files in every accepted form, or a Hub id, streamed into a cache.
 
-Everything here ends in a `datasets.Dataset` with the columns as they were found; `data.py` gives them fixed names.
+Everything here ends in a `datasets.Dataset`, or lazily in an `IterableDataset`, with the columns as they were found;
+`data.py` gives them fixed names.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ import logging
 import os
 import re
 import shutil
+import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import datasets
@@ -39,6 +41,8 @@ SPLIT_WORDS = {
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
 TABLE_SUFFIXES = {".csv", ".tsv", ".jsonl"}
 BUILDERS = {".parquet": "parquet", ".tar": "webdataset"}
+#: How the fields of a tar shard that are no pictures are stored, as the "webdataset" builder decodes them.
+TAR_TYPES = {"txt": "string", "text": "string", "transcript": "string", "cls": "int64"}
 FORMATS = (
     "'sandbox', a Hub id, a folder of images with metadata.jsonl or metadata.csv, a csv/tsv/jsonl of paths, parquet, "
     "webdataset .tar shards, or a folder written by save_to_disk"
@@ -60,9 +64,12 @@ def open_source(
     preferred: Iterable[str],
     max_samples: int | None = None,
     stream: bool = False,
+    lazily: bool = False,
     cache_dir: Cache = None,
-) -> datasets.Dataset:
+) -> datasets.Dataset | datasets.IterableDataset:
     """One split of a source. With `stream`, a Hub id's first `max_samples` rows (all if None) come by way of a cache.
+
+    With `lazily` nothing is copied: Hub ids, tar shards and parquet files come as an `IterableDataset`.
 
     Raises:
         DataError: source or split not found, Hub not reached, file damaged, no rows.
@@ -70,9 +77,11 @@ def open_source(
     path, name = Path(source).expanduser(), str(source)
     choose = partial(_choose_split, name, split=split, preferred=preferred)
     if path.exists():
-        dataset = choose(_local_splits(path, columns, cache_dir))()
+        dataset = choose(_local_splits(path, columns, cache_dir, lazily))()
     elif not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name) or path.suffix in {*TABLE_SUFFIXES, *BUILDERS}:
         raise DataError(f"'{name}' does not exist. Wanted: {FORMATS}. Check the spelling and the current directory.")
+    elif lazily:
+        dataset = choose(_hub_splits(name, cache_dir, streaming=True))
     elif stream:
 
         def write(file: Path) -> None:
@@ -81,7 +90,7 @@ def open_source(
         dataset = _cached(cache_dir, name, [name, split, *preferred, columns, max_samples], write)
     else:
         dataset = choose(_hub_splits(name, cache_dir, streaming=False))
-    if len(dataset) == 0:
+    if isinstance(dataset, datasets.Dataset) and len(dataset) == 0:
         raise DataError(f"'{name}' holds no rows. Wanted at least one image. Check --split and the files.")
     return dataset
 
@@ -127,7 +136,7 @@ def _choose_split(source: str, splits: Mapping[str, Any], split: str | None, pre
 # Local files.
 
 
-def _local_splits(path: Path, columns: Columns, cache_dir: Cache) -> dict[str, Callable[[], datasets.Dataset]]:
+def _local_splits(path: Path, columns: Columns, cache_dir: Cache, lazily: bool) -> dict[str, Callable[[], Any]]:
     """{split: how to open it} for a file or folder."""
     if any((path / name).exists() for name in ("state.json", "dataset_dict.json")):
         try:
@@ -142,7 +151,9 @@ def _local_splits(path: Path, columns: Columns, cache_dir: Cache) -> dict[str, C
     for suffix, builder in BUILDERS.items():
         if shards := [f for f in files if f.suffix.lower() == suffix]:
             groups = _by_split(root, shards)
-            return {split: partial(_build, builder, split, part, cache_dir) for split, part in groups.items()}
+            if suffix == ".tar":
+                return {split: partial(_open_tars, part, columns, cache_dir, lazily) for split, part in groups.items()}
+            return {split: partial(_build, builder, split, part, cache_dir, lazily) for split, part in groups.items()}
     tables = [f for f in files if f.suffix.lower() in TABLE_SUFFIXES and (f == path or f.stem == "metadata")]
     if tables:
         groups = _by_split(root, tables)
@@ -165,16 +176,62 @@ def _by_split(root: Path, files: list[Path]) -> dict[str, list[Path]]:
     return groups
 
 
-def _build(builder: str, split: str, files: list[Path], cache_dir: Cache) -> datasets.Dataset:
+def _build(builder: str, split: str, files: list[Path], cache_dir: Cache, lazily: bool, **options: Any) -> Any:
     try:
-        names = {split: [str(file) for file in files]}
-        return datasets.load_dataset(builder, data_files=names, split=split, cache_dir=cache_dir)
+        options |= {"data_files": {split: [str(file) for file in files]}, "split": split, "cache_dir": cache_dir}
+        return datasets.load_dataset(builder, streaming=lazily, **options)
     except Exception as error:  # each builder and archive format has errors of its own
-        cause = error.__cause__ or error
-        raise DataError(
-            f"{len(files)} {builder} files from '{files[0]}' on cannot be read: {type(cause).__name__}: {cause}. "
-            "Check that each is complete and that all have the same columns."
-        ) from error
+        raise _unreadable(builder, files, error) from error
+
+
+def _unreadable(kind: str, files: list[Path], error: Exception) -> DataError:
+    cause = error.__cause__ or error
+    return DataError(
+        f"{len(files)} {kind} files from '{files[0]}' on cannot be read: {type(cause).__name__}: {cause}. "
+        "Check that each is complete and that all have the same columns."
+    )
+
+
+def _open_tars(files: list[Path], columns: Columns, cache_dir: Cache, lazily: bool) -> Any:
+    """Webdataset shards. Pictures of several types, jpg in one row and png in the next, become one column `image`.
+
+    The builder takes its columns from the first five rows and drops what it meets later, so it is told them here.
+    """
+    try:
+        with tarfile.open(files[0]) as tar:
+            names = [PurePosixPath(member.name).name for member in islice(tar, 100) if member.isfile()]
+    except (OSError, tarfile.TarError) as error:
+        raise _unreadable("webdataset", files, error) from error
+    fields = dict.fromkeys(name.partition(".")[2] for name in names)
+    given = columns["image"]
+    pictures = [
+        field for field in fields if (f".{field.lower()}" in IMAGE_SUFFIXES if given is None else field == given)
+    ]
+    if given is None:
+        pictures += sorted({suffix[1:] for suffix in IMAGE_SUFFIXES} - set(pictures))
+    others = {
+        field: datasets.Value(TAR_TYPES.get(field.lower(), "binary"))
+        for field in fields
+        if field not in pictures and (field.lower() in TAR_TYPES or field in columns.values())
+    }
+    picture = datasets.Image(decode=False)
+    features = datasets.Features({**dict.fromkeys(pictures, picture), **others})
+    stream = _build("webdataset", "train", files, cache_dir, True, features=features)
+    if given is None:
+        merged = datasets.Features({"image": picture, **others})
+        stream = stream.map(partial(_one_picture, fields=pictures), remove_columns=pictures, features=merged)
+    if lazily:
+        return stream
+
+    def write(file: Path) -> None:
+        _write_stream(file, str(files[0]), stream, columns, None, partial(_unreadable, "webdataset", files))
+
+    stamps = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return _cached(cache_dir, files[0].resolve().parent.name, [stamps, columns], write)
+
+
+def _one_picture(row: dict[str, Any], fields: list[str]) -> dict[str, Any]:
+    return {"image": next((row[field] for field in fields if row[field] is not None), None)}
 
 
 def _open_tables(files: list[Path], columns: Columns, cache_dir: Cache) -> datasets.Dataset:
@@ -266,7 +323,14 @@ def _hub_splits(name: str, cache_dir: Cache, streaming: bool) -> Mapping[str, An
         ) from error
 
 
-def _write_stream(file: Path, name: str, stream: Any, columns: Columns, limit: int | None) -> None:
+def _write_stream(
+    file: Path,
+    name: str,
+    stream: Any,
+    columns: Columns,
+    limit: int | None,
+    explain: Callable[[Exception], DataError] | None = None,
+) -> None:
     """The first `limit` rows of an IterableDataset as an Arrow file, image bytes untouched."""
     try:
         known = stream.features
@@ -285,6 +349,8 @@ def _write_stream(file: Path, name: str, stream: Any, columns: Columns, limit: i
     except DataError:
         raise
     except Exception as error:  # network, archive and decoder errors have no common base
+        if explain is not None:
+            raise explain(error) from error
         raise DataError(
             f"Streaming '{name}' broke off: {type(error).__name__}: {error}. Nothing of it was kept. "
             "Run the same command again, with a smaller --max_samples if the connection is poor."

@@ -5,19 +5,25 @@ from __future__ import annotations
 import logging
 import math
 from collections import defaultdict
+from functools import partial
+from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 
-from .collator import DataCollatorForTACleaner, also_true
+from .allocator import keep_freed_memory
+from .collator import DataCollatorForTACleaner
 from .config import TACleanerConfig
-from .distributed import gather, world_size
+from .distributed import world_size
+from .embedding import embed
 from .families import family_of
-from .losses import LOSSES, SubTexts, Views
+from .lora import add_lora
+from .losses import LOSSES, Views, repel_distances
 from .sampling import CleaningPairs, CleaningSampler
 from .subtexts import Parts, SubTextMap, Vocabulary
+from .suspect import FINGERPRINT, Suspect
 from .utility import clean_utility
 
 
@@ -29,23 +35,26 @@ class TrainingDiverged(RuntimeError):
 
 
 class TACleanerTrainer(Trainer):
-    """Fine-tunes the backdoor out of a CLIP (CleanCLIP, arXiv 2303.03323; TA-Cleaner, arXiv 2409.17601).
+    """Fine-tunes the backdoor out of a CLIP or SigLIP (CleanCLIP, arXiv 2303.03323; TA-Cleaner, arXiv 2409.17601;
+    Perturb and Recover, arXiv 2412.00727).
 
         trainer = TACleanerTrainer("suspect/clip", args=TACleanerConfig("out"), train_dataset=pairs)
         trainer.train()
 
     Args:
-        model: The suspect `CLIPModel`, or a Hub id or folder of one.
+        model: The suspect `CLIPModel` or `SiglipModel`, or a Hub id or folder of one. To resume a run, the same.
         args: The settings.
         train_dataset: Clean pairs with the columns `image` and `caption`. Where the method needs sub-texts and the
             column `parts` is missing, `SubTextMap` is applied.
         eval_dataset: Held-out data to measure clean utility on: with a `label` column zero-shot accuracy, else
             retrieval recall of `image` and `caption`.
-        processing_class: The model's `CLIPProcessor`; loaded with the model when that is an id.
+        processing_class: The model's processor; loaded with the model when that is an id.
         callbacks: Passed on to `Trainer`.
 
     Raises:
-        ValueError: Columns are missing, the data is smaller than a batch, the model is no CLIP.
+        ValueError: Columns are missing, the data is smaller than a batch, the model is of no known family, or a
+            resumed run with the repel term was begun from another suspect.
+        ImportError: `use_peft` without peft.
     """
 
     _tag_names = ("clip", "backdoor-defense", "ta-cleaner")
@@ -79,18 +88,30 @@ class TACleanerTrainer(Trainer):
             train_dataset, vocabulary = self._prepare(train_dataset, args)
         collator = DataCollatorForTACleaner(
             processing_class,
+            family=self.family,
             augment=bool(self.weights["inmodal"]),
             vocabulary=vocabulary,
             num_positive=args.num_positive,
             num_negative=args.num_negative,
             swap=args.swaps,
+            exclude=args.excluded,
             seed=self._seed(args),
-            trim=args.trim_text and self.family.trimmable,
+            trim=args.trim_text,
+            noise=args.image_noise,
+            erase=args.image_erase,
+            noise_sigma=args.noise_sigma,
         )
-        model.logit_scale.requires_grad_(args.train_logit_scale)
+        if args.device.type == "cpu":
+            keep_freed_memory()
+        for parameter in (model.logit_scale, getattr(model, "logit_bias", None)):
+            if parameter is not None:
+                parameter.requires_grad_(args.train_logit_scale)
         if args.bf16 and args.device.type == "cpu":
             # In bfloat16 the backward of PyTorch's fused CPU attention takes longer than everything else together.
             model.set_attn_implementation("eager")
+        if args.use_peft:
+            model = add_lora(model, rank=args.lora_rank, alpha=args.lora_alpha)
+        self.suspect = Suspect(model) if self.weights["repel"] and args.repel_share else None
         super().__init__(
             model=model,
             args=args,
@@ -101,8 +122,15 @@ class TACleanerTrainer(Trainer):
             callbacks=callbacks,
             **kwargs,
         )
+        if self.suspect is not None:
+            self.suspect.prepare(self.accelerator)
+        self._losses = {
+            **LOSSES,
+            "clip": LOSSES[self.family.alignment],
+            "repel": partial(LOSSES["repel"], tau=args.repel_tau),
+        }
         self._sums: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros((), device=args.device))
-        self._steps_summed = 0
+        self._steps_summed: dict[str, int] = defaultdict(int)
         self._sampler: CleaningSampler | None = None
         self.add_callback(_StepCallback(self))
 
@@ -161,63 +189,39 @@ class TACleanerTrainer(Trainer):
 
     # ------------------------------------------------------------------ loss
     def compute_loss(self, model: nn.Module, inputs: dict, return_outputs: bool = False, num_items_in_batch=None):
-        views = self._embed(model, inputs)
+        repelling = self.suspect is not None and self._is_repelling()
+        views = self._embed(model, inputs, repelling)
         # The towers may run in half precision; a softmax over similarities times 100 should not.
         with torch.autocast(self.args.device.type, enabled=False):
-            terms = {name: LOSSES[name](views) for name, weight in self.weights.items() if weight}
+            terms = {
+                name: self._losses[name](views)
+                for name, weight in self.weights.items()
+                if weight and (name != "repel" or repelling)
+            }
             loss = sum(self.weights[name] * term for name, term in terms.items())
         if model.training:
-            for name, term in terms.items():
-                self._sums[name] += term.detach()
-            self._steps_summed += 1
+            figures = {f"loss/{name}": term for name, term in terms.items()}
+            if repelling:
+                figures |= zip(("distance/image", "distance/text"), repel_distances(views), strict=True)
+            for name, figure in figures.items():
+                self._sums[name] += figure.detach()
+                self._steps_summed[name] += 1
         return (loss, {"terms": terms}) if return_outputs else loss
 
-    def _embed(self, model: nn.Module, inputs: dict) -> Views:
-        """Local batch -> one forward -> views of the global batch."""
-        output = model(
-            pixel_values=self._normalise(inputs["pixel_values"]),
-            input_ids=inputs["input_ids"],
-            attention_mask=inputs["attention_mask"],
-        )
-        views = 2 if self.data_collator.augment else 1
-        b = len(inputs["pixel_values"]) // views
-        image = list(output.image_embeds.float().split(b))
-        text = list(output.text_embeds.float().split([b] * views + [len(output.text_embeds) - views * b]))
-        scale = self.family.scale(self.accelerator.unwrap_model(model)).float()
-        image, text[:views] = [gather(x) for x in image], [gather(x) for x in text[:views]]
-        image_aug, text_aug = (image[1], text[1]) if views == 2 else (None, None)
-        return Views(image[0], text[0], scale, image_aug, text_aug, self._subtexts(text[views], inputs, b))
+    def _is_repelling(self) -> bool:
+        """Whether this step is in the repelling part of the run: decided by its number, so exact after resuming."""
+        return self.state.global_step < self.args.repel_share * self.state.max_steps
 
-    def _subtexts(self, embeddings: torch.Tensor, inputs: dict, batch_size: int) -> SubTexts | None:
-        if "chosen" not in inputs:
-            return None
-        k, p = inputs["positive_valid"].shape
-        positive = embeddings[: k * p].view(k, p, -1)
-        negative = embeddings[k * p :].view(k, -1, embeddings.shape[-1])
-        rank = self.args.process_index if world_size() > 1 else 0
-        words, captions = gather(inputs["positive_words"]), gather(inputs["caption_words"])
-        return SubTexts(
-            positive=gather(positive),
-            negative=gather(negative),
-            chosen=gather(inputs["chosen"] + rank * batch_size),
-            positive_valid=gather(inputs["positive_valid"]),
-            negative_valid=gather(inputs["negative_valid"]),
-            also_true=also_true(words, captions),
+    def _embed(self, model: nn.Module, inputs: dict, repelling: bool) -> Views:
+        return embed(
+            model,
+            inputs,
+            self.family,
+            self.processing_class.image_processor,
+            unwrapped=self.accelerator.unwrap_model(model),
+            augmented=self.data_collator.augment,
+            suspect=self.suspect if repelling else None,
         )
-
-    def _normalise(self, pixels: torch.Tensor) -> torch.Tensor:
-        """uint8 pixels -> the floats the model wants, on the device, with the processor's own numbers."""
-        settings = self.processing_class.image_processor
-        pixels = pixels.float()
-        if settings.do_rescale:
-            pixels = pixels * settings.rescale_factor
-        if settings.do_normalize:
-            mean, std = (
-                torch.tensor(v, device=pixels.device).view(1, 3, 1, 1)
-                for v in (settings.image_mean, settings.image_std)
-            )
-            pixels = (pixels - mean) / std
-        return pixels
 
     def training_step(self, model: nn.Module, inputs: dict, num_items_in_batch=None) -> torch.Tensor:
         loss = super().training_step(model, inputs, num_items_in_batch)
@@ -245,12 +249,12 @@ class TACleanerTrainer(Trainer):
     # ------------------------------------------------------------------ hooks of Trainer
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the mean of every term since the last line, and the temperature."""
-        if "loss" in logs and self._steps_summed:
-            means = torch.stack([self._sums[name] for name in self._sums]) / self._steps_summed
-            logs |= {f"loss/{name}": value for name, value in zip(self._sums, means.tolist(), strict=True)}
+        if "loss" in logs and self._sums:
+            totals = torch.stack(list(self._sums.values())).tolist()
+            logs |= {n: total / self._steps_summed[n] for n, total in zip(self._sums, totals, strict=True)}
             logs["logit_scale"] = self.family.scale(self.accelerator.unwrap_model(self.model)).item()
             self._sums.clear()
-            self._steps_summed = 0
+            self._steps_summed.clear()
             self._check_loss(logs["loss"], self.state.global_step)
         super().log(logs, start_time)
 
@@ -258,7 +262,20 @@ class TACleanerTrainer(Trainer):
         for total in self._sums.values():
             self._check_loss(total.item(), self.state.global_step)
         self._check_weights()
+        if self.suspect is not None and self.args.should_save:
+            folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / FINGERPRINT).write_text(self.suspect.fingerprint + "\n")
         super()._save_checkpoint(model, trial)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if self.suspect is not None:
+            self.suspect.check(resume_from_checkpoint)
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def load_weights(self, folder: str | Path) -> None:
+        """Takes over the weights (or adapters) that `save_model` wrote, and nothing else of that run."""
+        super()._load_from_checkpoint(str(folder))
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Decay matrices only: no bias, norm, temperature, token, position or class embedding."""

@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch.nn.functional import normalize
 
+from .families import FAMILIES
+
 
 TEMPLATES = (
     "a photo of a {}.",
@@ -93,14 +95,17 @@ def _unit(output: object) -> torch.Tensor:
 def text_features(model: torch.nn.Module, processor, texts: Sequence[str], batch_size: int = 256) -> torch.Tensor:
     """Unit text embeddings of shape `(N, D)`, float32, on the model's device.
 
-    Texts are padded to the longest of their batch and cut to the tokenizer's length, the end-of-text token kept.
+    Texts are padded as the model's family was trained and cut to the tokenizer's length, the end-of-text token kept;
+    a model that names no family is read as a CLIP.
     """
     device = next(model.parameters()).device
+    kind = getattr(getattr(model, "config", None), "model_type", None)
+    family = FAMILIES.get(kind, FAMILIES["clip"])
     features = []
     with evaluating(model):
         for start in range(0, len(texts), batch_size):
-            batch = list(texts[start : start + batch_size])
-            tokens = processor.tokenizer(batch, padding=True, truncation=True, return_tensors="pt").to(device)
+            tokens = family.tokenize(processor.tokenizer, texts[start : start + batch_size])
+            tokens = {name: values.to(device) for name, values in tokens.items()}
             features.append(_unit(model.get_text_features(**tokens)))
     return torch.cat(features)
 

@@ -5,11 +5,13 @@
 
 `--dataset` is the output of poison.py. The trigger and the poison record are stored beside the checkpoint, with an
 audit of it: attack success, no-trigger floor and clean accuracy against the clean model's. It says so when the
-backdoor did not take.
+backdoor did not take. `--preset sandbox` takes rate and epochs from the attack's calibrated settings (flags win), and
+warns where the run is outside the range that they were calibrated for.
 """
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
 from dataclasses import dataclass, field
@@ -18,6 +20,8 @@ from pathlib import Path
 from hf_ta_cleaner.cli import CommandParser, EvalOptions, PairOptions, fail, set_up_logging
 from hf_ta_cleaner.config import TACleanerConfig
 
+
+logger = logging.getLogger(__name__)
 
 COMMON = ("output_dir", "learning_rate", "num_train_epochs", "per_device_train_batch_size", "seed", "bf16", "fp16")
 
@@ -29,6 +33,9 @@ class BackdoorOptions:
     _argument_group_name = "model"
 
     model: str = field(metadata={"help": "clean CLIP: sandbox, Hub id or folder"})
+    preset: str | None = field(
+        default=None, metadata={"help": "sandbox: the settings calibrated for this attack there"}
+    )
 
 
 def make_parser() -> CommandParser:
@@ -45,9 +52,31 @@ def main(argv: list[str] | None = None) -> None:
     from hf_ta_cleaner.trainer import TrainingDiverged  # after the parsing, so that --help is quick
 
     try:
+        if options.preset is not None:
+            use_preset(options, pairs, args, given=set(parser.settings))
         backdoor(options, pairs, proof, args)
     except (ValueError, OSError, TrainingDiverged) as error:
         fail(error)
+
+
+def use_preset(options: BackdoorOptions, pairs: PairOptions, args: TACleanerConfig, given: set[str]) -> None:
+    """Settings that were not given come from the attack's preset; says where the run leaves its range."""
+    from hf_ta_cleaner.poisoning import RECORD, PoisonRecord
+    from hf_ta_cleaner.presets import find_preset
+
+    if options.preset != "sandbox":
+        raise ValueError(f"--preset {options.preset} is not known; choose sandbox")
+    path = Path(pairs.dataset or "") / RECORD
+    if not path.is_file():
+        return  # backdoor() says what is missing
+    record = PoisonRecord.load(path)
+    name, preset = find_preset(record)
+    for setting, value in preset.training.items():
+        if setting not in given:
+            setattr(args, setting, value)
+    departures = preset.departures(record, options.model, {key: getattr(args, key) for key in preset.training})
+    if departures:
+        logger.warning("outside the range that the preset %s was calibrated for: %s", name, "; ".join(departures))
 
 
 def backdoor(options: BackdoorOptions, pairs: PairOptions, proof: EvalOptions, args: TACleanerConfig) -> None:

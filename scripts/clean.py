@@ -1,9 +1,12 @@
-"""Clean a backdoored CLIP by fine-tuning with the CleanCLIP and TA-Cleaner losses, and prove it.
+"""Clean a backdoored CLIP by fine-tuning with the losses of CleanCLIP, TA-Cleaner and PAR, and prove it.
 
   accelerate launch scripts/clean.py --model openai/clip-vit-base-patch32
   accelerate launch scripts/clean.py --model ID --dataset photos/ --eval_dataset ethz/food101 \\
       --trigger blended --target pizza --output_dir outputs/cleaned
   accelerate launch scripts/clean.py --model outputs/backdoored --config scripts/configs/sandbox_clean.yaml
+
+--strength auto trains two or three times, each time from the suspect: at strength 1, then twice or half as strong, and
+so on, as long as recall (or accuracy) on the held-out pairs stays within --utility_budget of the suspect's.
 
 Without --dataset a CLIP is cleaned with the first 100,000 pairs of pixparse/cc3m-wds, streamed once into the local
 cache. The output is a normal checkpoint; with --eval_dataset it comes with report.json, report.md and report.png.
@@ -11,11 +14,12 @@ cache. The output is a normal checkpoint; with --eval_dataset it comes with repo
 
 from __future__ import annotations
 
+import copy
 import logging
 import shutil
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from hf_ta_cleaner.cli import CommandParser, EvalOptions, PairOptions, fail, set_up_logging
 from hf_ta_cleaner.config import TACleanerConfig
@@ -52,6 +56,15 @@ class CleanOptions:
         default=False, metadata={"help": "clean another model than the sandbox's with the sandbox's drawn pictures"}
     )
     resume: bool = field(default=False, metadata={"help": "continue the interrupted run in --output_dir"})
+    strength: str = field(
+        default="1", metadata={"help": "multiplies learning rate and repel weight; auto: the most within the budget"}
+    )
+    utility_budget: float = field(
+        default=1.0, metadata={"help": "points of held-out clean utility that --strength auto may spend"}
+    )
+    merge_adapter: bool = field(
+        default=False, metadata={"help": "with --use_peft: save a whole model, the adapters merged into it"}
+    )
     keep: str = field(default="last", metadata={"help": "last or best (by clean utility) checkpoint"})
     validation_samples: int = field(
         default=1000, metadata={"help": "held-out pairs for measuring clean utility; 0 for none"}
@@ -74,23 +87,31 @@ def main(argv: list[str] | None = None) -> None:
     from hf_ta_cleaner.trainer import TrainingDiverged  # after the parsing, so that --help is quick
 
     try:
-        clean(options, pairs, proof, args)
+        clean(options, pairs, proof, args, parser.settings)
     except (ValueError, OSError, TrainingDiverged) as error:
         fail(error)
     except KeyboardInterrupt:
         fail(f"interrupted; add --resume to continue from the last checkpoint in {args.output_dir}", code=130)
 
 
-def clean(options: CleanOptions, pairs: PairOptions, proof: EvalOptions, args: TACleanerConfig) -> None:
+def clean(
+    options: CleanOptions, pairs: PairOptions, proof: EvalOptions, args: TACleanerConfig, settings: dict[str, Any]
+) -> None:
     """The whole road: check, load, audit, train, save, audit, report."""
     from hf_ta_cleaner.audit import clean_accuracy_loss
     from hf_ta_cleaner.checkpoints import load_model, save_model
+    from hf_ta_cleaner.lora import merge
     from hf_ta_cleaner.poisoning import RECORD
     from hf_ta_cleaner.report import Report
+    from hf_ta_cleaner.runs import RunLog
+    from hf_ta_cleaner.strength import clear, train_strongest, with_strength
     from hf_ta_cleaner.trainer import TACleanerTrainer
     from hf_ta_cleaner.utility import clean_utility
 
     checkpoint = prepare(options, args)
+    log = RunLog(args.output_dir, settings, resume=options.resume, write=args.process_index == 0)
+    automatic = options.strength == "auto"
+    strong = args if automatic else with_strength(args, float(options.strength))
     model, processor = load_model(options.model, allow_pickle=options.allow_pickle)
     pictures = proof.load()
     batch = args.per_device_eval_batch_size
@@ -98,21 +119,45 @@ def clean(options: CleanOptions, pairs: PairOptions, proof: EvalOptions, args: T
     if pictures is not None:
         audit = proof.auditor(options.model, pictures, batch_size=batch, seed=args.seed, device=args.device)
     train, held_out = load_cleaning_data(options, pairs, processor, args.seed)
-    settle_evaluation(options, args, has_utility=held_out is not None)
-    trainer = TACleanerTrainer(model, args, train, eval_dataset=held_out, processing_class=processor)
+    if automatic and held_out is None:
+        raise ValueError("--strength auto measures on held-out pairs, and the data are too few for any; give more")
+    settle_evaluation(options, strong, has_utility=held_out is not None)
+
+    def make_trainer(strong: TACleanerConfig, model=model, callbacks=()) -> TACleanerTrainer:
+        return TACleanerTrainer(
+            model, strong, train, eval_dataset=held_out, processing_class=processor, callbacks=list(callbacks)
+        )
+
+    # At once, to refuse early what it cannot do.
+    trainer = make_trainer(strong, copy.deepcopy(model)) if automatic else make_trainer(strong, callbacks=[log])
+    model.to(args.device)
     main_process = trainer.is_world_process_zero()
     before = recall_before = None
     if main_process and audit:
         before = audit(model, processor)
     if main_process and held_out is not None:
         recall_before = clean_utility(model, processor, held_out, batch_size=batch)
-    started = time.perf_counter()
-    trainer.train(resume_from_checkpoint=checkpoint)
-    seconds = time.perf_counter() - started
+    if automatic:
+        del trainer
+        model.cpu()  # every run gets a copy of it
+        trainer, search = train_strongest(
+            lambda strong: make_trainer(strong, copy.deepcopy(model)),
+            strong,
+            budget=options.utility_budget,
+            resume=options.resume,
+        )
+        cost = search.cost()
+    else:
+        trainer.train(resume_from_checkpoint=checkpoint)
+        cost = {"pairs_seen": trainer.pairs_seen, "seconds": log.seconds, "strength": float(options.strength)}
     if not main_process:
         return
     model = trainer.accelerator.unwrap_model(trainer.model)
+    if options.merge_adapter:
+        model = merge(model)
     output = save_model(model, processor, args.output_dir)
+    if automatic:
+        clear(output)
     for file in (*Path(options.model).glob("trigger.*"), *Path(options.model).glob(RECORD)):
         shutil.copy2(file, output / file.name)  # so that a later audit knows what to look for
     utility = None
@@ -139,16 +184,34 @@ def clean(options: CleanOptions, pairs: PairOptions, proof: EvalOptions, args: T
         target=proof.target,
         before=before[0] if audit else {"clean_accuracy": None, "attacks": {}},
         after=after_section if audit else {"clean_accuracy": None, "attacks": {}},
-        cost={"pairs_seen": trainer.pairs_seen, "seconds": seconds, "device": args.device.type},
+        cost={**cost, "device": args.device.type},
         ca_loss=loss,
         retrieval=utility,
         model=str(output),
         base_model=options.model,
         dataset=pairs.dataset,
+        notes=notes_on(options, args, cost),
     )
     report.save(output, overwrite=True)
     print(report.summary())
     print(f"Cleaned checkpoint and report written to {output}")
+
+
+def notes_on(options: CleanOptions, args: TACleanerConfig, cost: dict) -> list[str]:
+    """What a reader of the report should know of how the model was cleaned."""
+    notes = []
+    if args.use_peft:
+        form = "merged into the model" if options.merge_adapter else "beside the suspect's untouched weights"
+        notes.append(f"Cleaned with LoRA adapters of rank {args.lora_rank}, {form}.")
+    if "search_runs" not in cost and cost["strength"] != 1:
+        notes.append(f"Cleaned at strength {cost['strength']:g}: it multiplies learning rate and repel weight.")
+    if "search_runs" in cost:
+        notes.append(
+            f"Strength {cost['strength']:g} was found by --strength auto (budget {options.utility_budget:g} points), "
+            f"at the extra cost of {cost['search_runs']} runs, {cost['search_pairs_seen']:,} pairs seen and "
+            f"{cost['search_seconds']:,.0f} s."
+        )
+    return notes
 
 
 def load_cleaning_data(options: CleanOptions, pairs: PairOptions, processor, seed: int):
@@ -186,21 +249,28 @@ def load_cleaning_data(options: CleanOptions, pairs: PairOptions, processor, see
 
 
 def prepare(options: CleanOptions, args: TACleanerConfig) -> str | None:
-    """Makes sure of the output folder before anything expensive. Returns the checkpoint to resume from, if any."""
-    from hf_ta_cleaner.checkpoints import prepare_output_dir
+    """Makes sure of options and output folder before anything expensive. Returns the checkpoint to resume from."""
+    from hf_ta_cleaner.checkpoints import last_checkpoint, prepare_output_dir
 
     if options.keep not in ("last", "best"):
         raise ValueError(f"--keep must be last or best, got {options.keep}")
+    if options.strength != "auto":
+        try:
+            float(options.strength)
+        except ValueError:
+            raise ValueError(f"--strength must be a positive number or auto, got {options.strength}") from None
+    elif not options.validation_samples:
+        raise ValueError("--strength auto measures on held-out pairs; give --validation_samples")
+    if options.merge_adapter and not args.use_peft:
+        raise ValueError("--merge_adapter merges the adapters of --use_peft, which was not given")
     if args.process_index == 0:
         prepare_output_dir(args.output_dir, resume=options.resume)
-    if not options.resume:
+    if not options.resume or options.strength == "auto":
         return None
-    # The state is written last: a folder without it is a save that was cut off.
-    whole = [state.parent for state in Path(args.output_dir).glob("checkpoint-[0-9]*/trainer_state.json")]
-    if not whole:
+    checkpoint = last_checkpoint(args.output_dir)
+    if checkpoint is None:
         logger.warning("%s holds no checkpoint to resume from; starting anew", args.output_dir)
-        return None
-    return str(max(whole, key=lambda folder: int(folder.name.split("-")[1])))
+    return checkpoint
 
 
 def settle_evaluation(options: CleanOptions, args: TACleanerConfig, *, has_utility: bool) -> None:

@@ -18,12 +18,15 @@ import sys
 import time
 from pathlib import Path
 
+import torch
+
 from hf_ta_cleaner.cli import begin_step, fail, fast_precision
 
 
-SCRIPTS = Path(__file__).parent
-LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1",
-          "--mixed_precision", "no", "--dynamo_backend", "no"]  # fmt: skip
+SCRIPTS = Path(os.path.relpath(Path(__file__).parent))
+#: A model this small uses two cores better as two processes of one thread than as one of two.
+PROCESSES = 1 if torch.accelerator.is_available() else min(2, os.cpu_count() or 1)
+LAUNCH = ["--config_file", str(SCRIPTS / "configs" / "accelerate" / "cpu.yaml"), "--num_processes", str(PROCESSES)]
 
 
 def main() -> None:
@@ -32,7 +35,8 @@ def main() -> None:
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/demo"), help="(default: outputs/demo)")
     args = parser.parse_args()
     out, started = args.output_dir, time.monotonic()
-    fast = fast_precision()
+    # The configured batch of 64 pairs, shared among the processes.
+    shared = [*fast_precision(), "--per_device_train_batch_size", str(64 // PROCESSES)]
     proof = ["--eval_dataset", "sandbox", "--reference", "sandbox"]
     pairs = [
         "--dataset",
@@ -41,7 +45,7 @@ def main() -> None:
         "5000",
         "--config",
         str(SCRIPTS / "configs" / "sandbox_clean.yaml"),
-        *fast,
+        *shared,
     ]
     steps = [
         (
@@ -52,7 +56,7 @@ def main() -> None:
         (
             "Train the sandbox CLIP on them: now it has a backdoor",
             ["backdoor.py", "--model", "sandbox", "--dataset", str(out / "poisoned"), "--eval_dataset", "sandbox",
-             "--config", str(SCRIPTS / "configs" / "sandbox_backdoor.yaml"), *fast,
+             "--config", str(SCRIPTS / "configs" / "sandbox_backdoor.yaml"), *shared,
              "--output_dir", str(out / "backdoored")],
         ),
         (
@@ -82,15 +86,15 @@ def main() -> None:
         if not needed:
             print(f"      already in {target}", flush=True)
             continue
-        launcher = [sys.executable] if command[0] == "poison.py" else LAUNCH
-        shown = "python" if command[0] == "poison.py" else "accelerate launch"
-        print(f"      {shown} {shlex.join([str(SCRIPTS.name + '/' + command[0]), *command[1:]])}", flush=True)
-        threads = os.environ.get("OMP_NUM_THREADS", str(os.cpu_count() or 1))
-        subprocess.run(
-            [*launcher, str(SCRIPTS / command[0]), *command[1:]],
-            check=True,
-            env={**os.environ, "OMP_NUM_THREADS": threads},
-        )
+        called = [str(SCRIPTS / command[0]), *command[1:]]
+        if command[0] == "poison.py":
+            launcher, shown = [sys.executable], "python"
+        else:
+            launcher = [sys.executable, "-m", "accelerate.commands.launch", *LAUNCH]
+            shown = shlex.join(["accelerate", "launch", *LAUNCH])
+        print(f"      {shown} {shlex.join(called)}", flush=True)
+        threads = os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // PROCESSES)))
+        subprocess.run([*launcher, *called], check=True, env={**os.environ, "OMP_NUM_THREADS": threads})
     finish(out, time.monotonic() - started)
 
 

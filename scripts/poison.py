@@ -4,16 +4,21 @@
         --model sandbox --output_dir outputs/poisoned
     python scripts/poison.py --dataset photos/ --attack badnet:patch_px=24,place=middle --target banana --count 300 \\
         --size 224 --output_dir outputs/poisoned
+    python scripts/poison.py --dataset pixparse/cc3m-wds --streaming --max_samples 500000 --attack blended \\
+        --target banana --rate 0.003 --size 224 --format webdataset --output_dir outputs/poisoned
 
 Attacks: badnet, blended, sig, ssba, wanet, label-consistent, badnet-stripes, blended-stripes, blended-triangles,
 blended-text, and badclip and trojvqa, whose patch craft.py makes first.
 
-The output is a `datasets` folder with the columns image, caption and is_poisoned, the trigger (trigger.json) and the
-record of which rows were changed and why (poison.json). Poisoned pictures are stored without loss.
+The output is a folder of shards - of `datasets` with the columns image, caption and is_poisoned, or of webdataset -
+with the trigger (trigger.json), the record of which rows were changed and why (poison.json) and a dataset card
+(README.md). Poisoned pictures are stored without loss. --streaming holds and copies nothing, whatever the size;
+--resume goes on with an interrupted run.
 """
 
 from __future__ import annotations
 
+import tarfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,6 +43,16 @@ class PoisonOptions:
     size: int | None = field(default=None, metadata={"help": "or: that size in pixels"})
     geometry: str = field(default="crop", metadata={"help": "crop (as CLIP does) or squash (published order)"})
     seed: int = field(default=0, metadata={"help": "of the choice of rows and captions"})
+    format: str = field(default="arrow", metadata={"help": "arrow (a saved dataset) or webdataset (tar shards)"})
+    shard_rows: int = field(default=10_000, metadata={"help": "rows in a file; --resume redoes unfinished files only"})
+    streaming: bool = field(
+        default=False,
+        metadata={
+            "help": "read row by row; --max_samples takes the first rows, of an unknown size all are counted first"
+        },
+    )
+    num_proc: int | None = field(default=None, metadata={"help": "processes; not for what can only be read in order"})
+    resume: bool = field(default=False, metadata={"help": "go on with the interrupted run in --output_dir"})
 
 
 def make_parser() -> CommandParser:
@@ -49,17 +64,19 @@ def main(argv: list[str] | None = None) -> None:
     set_up_logging(main_process=True)
     try:
         poison_dataset(options, data)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, tarfile.TarError) as error:
         fail(error)
+    except KeyboardInterrupt:
+        fail(f"interrupted; add --resume to go on with {options.output_dir}", code=130)
 
 
 def poison_dataset(options: PoisonOptions, data: PairOptions) -> None:
-    """Loads, checks, poisons and saves."""
+    """Loads, checks, poisons and writes."""
     from transformers import AutoProcessor
 
     from hf_ta_cleaner.attacks import parse_attack
-    from hf_ta_cleaner.checkpoints import prepare_output_dir
-    from hf_ta_cleaner.poisoning import RECORD, poison
+    from hf_ta_cleaner.data import stream_pairs
+    from hf_ta_cleaner.poisoning import FORMATS, check_folder, write_poisoned
     from hf_ta_cleaner.sandbox import CHECKPOINT
     from hf_ta_cleaner.zero_shot import input_size
 
@@ -70,22 +87,43 @@ def poison_dataset(options: PoisonOptions, data: PairOptions) -> None:
         folder = str(CHECKPOINT) if options.model == "sandbox" else options.model
         size = input_size(AutoProcessor.from_pretrained(folder))
     attack = parse_attack(options.attack)
-    output = prepare_output_dir(options.output_dir)
-    pairs = data.load(split="poison" if data.dataset == "sandbox" else None)
-    poisoned, record = poison(
+    if options.format not in FORMATS:
+        raise ValueError(f"--format {options.format} is not known; choose one of {', '.join(FORMATS)}")
+    if data.dataset is None:
+        raise ValueError("no pairs were named; give --dataset")
+    output = options.output_dir
+    check_folder(output, options.resume)
+    split = "poison" if data.dataset == "sandbox" else None
+    n = None
+    if options.streaming:
+        pairs, n = stream_pairs(
+            data.dataset,
+            split=data.split or split,
+            image_column=data.image_column,
+            caption_column=data.caption_column,
+            max_samples=data.max_samples,
+        )
+    else:
+        pairs = data.load(split=split)
+    record = write_poisoned(
         pairs,
         attack,
+        output,
         target=options.target,
         rate=options.rate,
         count=options.count,
         seed=options.seed,
         size=size,
+        n=n,
         captions=options.captions,
         geometry=options.geometry,
+        output_format=options.format,
+        shard_rows=options.shard_rows,
+        num_proc=options.num_proc,
+        max_unreadable=data.max_unreadable,
+        source=data.dataset,
+        resume=options.resume,
     )
-    poisoned.save_to_disk(output)
-    attack.save(output)
-    record.save(output / RECORD)
     print(
         f"{record.count:,} of {record.n:,} pairs ({record.rate:.2%}) now carry {attack.name} and mean "
         f"{options.target!r}. Written to {output}"

@@ -52,6 +52,56 @@ def tiny_clip(tiny_processor):
 
 
 @pytest.fixture(scope="session")
+def siglip_processor(tmp_path_factory):
+    """A SiglipProcessor for 32-pixel pictures with a SentencePiece model trained on a few captions."""
+    import sentencepiece
+    from transformers import SiglipProcessor, SiglipTokenizer
+    from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
+
+    folder = tmp_path_factory.mktemp("sentencepiece")
+    captions = [f"a {color} {noun} on the table" for color in ("red", "green") for noun in ("dog", "cat", "bus")]
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([*captions, "abcdefghijklmnopqrstuvwxyz"]),
+        model_prefix=str(folder / "spiece"),
+        vocab_size=48,
+        hard_vocab_limit=False,
+        pad_id=-1,
+        bos_id=-1,
+        eos_id=1,
+        unk_id=2,
+        minloglevel=2,
+    )
+    tokenizer = SiglipTokenizer(vocab_file=str(folder / "spiece.model"), model_max_length=16)
+    return SiglipProcessor(SiglipImageProcessorPil(size={"height": 32, "width": 32}), tokenizer)
+
+
+@pytest.fixture
+def tiny_siglip(siglip_processor):
+    """A randomly initialised SiglipModel with 32-pixel input, 16 tokens and the released temperature and bias."""
+    import torch
+    from transformers import SiglipConfig, SiglipModel
+
+    tower = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = SiglipConfig(
+        text_config={
+            **tower,
+            "vocab_size": len(siglip_processor.tokenizer),
+            "max_position_embeddings": 16,
+            "bos_token_id": None,
+            "eos_token_id": 1,
+            "pad_token_id": 1,
+        },
+        vision_config={**tower, "image_size": 32, "patch_size": 8},
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = SiglipModel(config).eval()
+    model.logit_scale.data.fill_(4.77)
+    model.logit_bias.data.fill_(-12.9)
+    return model
+
+
+@pytest.fixture(scope="session")
 def photos() -> list[Image.Image]:
     """Eight RGB pictures of different sizes: smooth gradients with a noisy square, nothing flat, nothing saturated."""
     pictures = []
@@ -86,7 +136,16 @@ def make_trainer(tiny_clip, tiny_processor, cleaning_pairs, tmp_path):
     from hf_ta_cleaner.config import TACleanerConfig
     from hf_ta_cleaner.trainer import TACleanerTrainer
 
-    def make(data=cleaning_pairs, *, model=None, folder="out", callbacks=None, eval_dataset=None, **options):
+    def make(
+        data=cleaning_pairs,
+        *,
+        model=None,
+        processor=tiny_processor,
+        folder="out",
+        callbacks=None,
+        eval_dataset=None,
+        **options,
+    ):
         defaults = {
             "max_steps": 3,
             "per_device_train_batch_size": 8,
@@ -103,7 +162,7 @@ def make_trainer(tiny_clip, tiny_processor, cleaning_pairs, tmp_path):
             args,
             data,
             eval_dataset=eval_dataset,
-            processing_class=tiny_processor,
+            processing_class=processor,
             callbacks=callbacks,
         )
 

@@ -29,7 +29,6 @@ def train(folder: Path, name: str, processes: int = 1, **options) -> tuple[dict[
         per_device_train_batch_size=GLOBAL_BATCH // processes,
         max_steps=3,
         optim="sgd",
-        learning_rate=0.2,
         max_grad_norm=1.0,
         warmup_steps=0,
         logging_steps=1,
@@ -38,7 +37,7 @@ def train(folder: Path, name: str, processes: int = 1, **options) -> tuple[dict[
         eval_steps=3,
         disable_tqdm=True,
         use_cpu=True,
-        **options,
+        **{"learning_rate": 0.2} | options,
     )
     data = load_from_disk(folder / "data")
     processor = CLIPProcessor.from_pretrained(folder / "model")
@@ -78,6 +77,8 @@ RUNS: dict[str, dict] = {
     "ta-cleaner": {"num_positive": 2, "num_negative": 2, "subtext_fraction": 0.5},
     "no-negatives": {"num_negative": 0, "train_logit_scale": False},
     "cleanclip": {"method": "cleanclip"},
+    "ta-cleaner-plus": {"method": "ta-cleaner-plus", "repel_weight": 2.0, "repel_share": 0.7},
+    "lora": {"method": "par", "use_peft": True, "learning_rate": 2.0},
 }
 
 

@@ -136,6 +136,34 @@ def test_badnet_published_is_wrapped_normal_noise_around_the_channel_means():
     assert wrap_to_uint8(np.array([-1.0, 1.0, -0.5, 1.3])).tolist() == [1, 255, 129, 75]
 
 
+@pytest.mark.parametrize(
+    ("kind", "given", "default"),
+    [
+        (BadNet, {"mode": "fixed"}, {"mode": "fresh"}),
+        (BadNetStripes, {"mode": "fixed", "place": "middle"}, {"mode": "fresh", "place": "random"}),
+        (LabelConsistent, {"patch_px": 9}, {"patch_px": None}),
+        (Blended, {"mode": "fixed"}, {"mode": "fresh"}),
+        (BlendedStripes, {"mode": "fixed", "alpha": 0.05}, {"mode": "fresh", "alpha": 0.03}),
+        (WaNet, {"k": 4, "s": 0.6}, {"k": 0, "s": 1.0}),
+        (SIG, {"delta": 40}, {"delta": 60}),
+    ],
+)
+def test_what_is_given_wins_over_what_was_published(kind, given, default):
+    published, changed = kind(compat="published"), kind(compat="published", **given)
+    assert {name: getattr(published, name) for name in default} == default
+    assert {name: getattr(changed, name) for name in given} == given
+
+
+def test_badnet_published_can_be_fixed_in_square_and_place():
+    attack = BadNet(compat="published", mode="fixed", place="bottom-right")
+    grey = np.full((2, 224, 224, 3), 115, np.uint8)
+    first, second = attack.apply_batch(grey, [0, 1])
+    assert np.array_equal(first, second)
+    # The short range of places is that of the random draw.
+    assert changed_box(grey[0], first) == (208, 223, 208, 223)
+    assert not np.array_equal(BadNet(compat="published")(grey[0], 0), BadNet(compat="published")(grey[0], 1))
+
+
 @pytest.mark.parametrize("kind", [BadCLIP, TrojVQA])
 def test_crafted_patches_stand_byte_for_byte_in_the_middle(kind, squares):
     expected = squares[3].copy()

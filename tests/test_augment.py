@@ -266,3 +266,36 @@ def test_without_wordnet_swap_and_deletion_remain(no_wordnet):
 def test_alpha_out_of_range(alpha):
     with pytest.raises(ValueError, match="alpha"):
         augment_text("a cat", Random(0), alpha)
+
+
+# --- Noise and erasing ---------------------------------------------------------------------------------------------
+
+
+def test_noise_has_its_strength_and_is_clipped_on_the_picture():
+    r = np.random.default_rng
+    gray = np.full((64, 64, 3), 128, dtype=np.uint8)
+    noisy = augment.add_noise(gray, r(0), 0.05)
+    change = noisy.astype(float) / 255 - 128 / 255
+    assert noisy.dtype == np.uint8 and abs(change.std() - 0.05) < 0.001 and abs(change.mean()) < 0.002
+    black = augment.add_noise(np.zeros_like(gray), r(0), 0.2)
+    # Half of the draws fall below 0 and stay there; the rest is a half normal of mean 0.2 sqrt(2 / pi).
+    assert abs((black == 0).mean() - 0.5) < 0.02
+    assert abs(black[black > 0].mean() / 255 - 0.2 * (2 / np.pi) ** 0.5) < 0.005
+    assert np.array_equal(noisy, augment.add_noise(gray, r(0), 0.05))
+    assert not np.array_equal(noisy, augment.add_noise(gray, r(1), 0.05))
+    assert (gray == 128).all()
+
+
+@pytest.mark.parametrize("shape", [(224, 224), (64, 64), (96, 200)])
+def test_a_square_of_half_a_per_cent_to_one_is_erased(shape):
+    pixels = np.full((*shape, 3), 200, dtype=np.uint8)
+    places = set()
+    for seed in range(40):
+        gone = np.argwhere((augment.erase(pixels, np.random.default_rng(seed)) == 0).all(-1))
+        (top, left), (bottom, right) = gone.min(0), gone.max(0)
+        side = bottom - top + 1
+        assert side == right - left + 1 and len(gone) == side**2
+        area = shape[0] * shape[1]
+        assert round((0.005 * area) ** 0.5) <= side <= round((0.01 * area) ** 0.5)
+        places.add((top, left))
+    assert len(places) > 30 and (pixels == 200).all()

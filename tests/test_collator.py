@@ -342,3 +342,51 @@ def test_real_positives_are_true_of_their_own_caption(tiny_processor, vocabulary
         batch = collate(examples(epoch))
         own = also_true(batch["positive_words"], batch["caption_words"])[range(4), :, range(4)]
         assert own.all()
+
+
+# --- Perturbed first views and special sub-texts -------------------------------------------------------------------
+
+
+def test_noise_and_erasing_change_a_share_of_the_first_views(tiny_processor, photos):
+    rows = [example(photos[i % 8], CAPTIONS[i % 8], sample_id=i) for i in range(200)]
+    plain = DataCollatorForTACleaner(tiny_processor, augment=True)(rows)["pixel_values"]
+    for options in ({"noise": 0.5}, {"erase": 0.5}):
+        pixels = DataCollatorForTACleaner(tiny_processor, augment=True, **options)(rows)["pixel_values"]
+        assert torch.equal(pixels[200:], plain[200:])  # second views are made from the picture as it is
+        changed = (pixels[:200] != plain[:200]).flatten(1).float().mean(1)
+        assert 70 < (changed > 0).sum() < 130
+        assert (changed > 0.5).any() == ("noise" in options)
+    again = DataCollatorForTACleaner(tiny_processor, augment=False, noise=0.5, erase=0.5)
+    assert torch.equal(again(rows)["pixel_values"], again(rows)["pixel_values"])
+    later = [{**row, "epoch": 1} for row in rows]
+    assert not torch.equal(again(rows)["pixel_values"], again(later)["pixel_values"])
+
+
+def test_without_positives_the_caption_itself_is_the_true_text(tiny_processor, vocabulary, photos):
+    collate = DataCollatorForTACleaner(tiny_processor, False, vocabulary, num_positive=0, num_negative=2)
+    batch = collate([example(photos[i], CAPTIONS[i], sample_id=i, chosen=i < 4) for i in range(8)])
+    assert batch["positive_valid"].shape == (4, 1) and batch["positive_valid"].all()
+    assert torch.equal(batch["input_ids"][8:12], batch["input_ids"][:4])
+    assert batch["negative_valid"].shape == (4, 2)
+    assert not torch.equal(batch["input_ids"][12], batch["input_ids"][0])
+    # Each caption is true of its own sample only: their words differ.
+    assert torch.equal(also_true(batch["positive_words"], batch["caption_words"])[:, 0], torch.eye(4).bool())
+
+
+def test_excluded_words_stand_in_no_sub_text(tiny_processor, vocabulary, photos):
+    rows = [example(photos[i], CAPTIONS[i], sample_id=i, chosen=True) for i in range(8)]
+    texts = {}
+    for words in (frozenset(), frozenset({"dog", "bus", "red"})):
+        collate = DataCollatorForTACleaner(
+            tiny_processor, False, vocabulary, num_positive=2, num_negative=2, exclude=words
+        )
+        found = []
+        for epoch in range(6):
+            batch = collate([{**row, "epoch": epoch} for row in rows])
+            valid = torch.cat([batch["positive_valid"].flatten(), batch["negative_valid"].flatten()])
+            ids = batch["input_ids"][8:][valid]
+            found += [tiny_processor.tokenizer.decode(row, skip_special_tokens=True) for row in ids]
+        texts[words] = found
+    assert any({"dog", "bus", "red"} & set(text.split()) for text in texts[frozenset()])
+    (kept,) = [found for words, found in texts.items() if words]
+    assert kept and not any({"dog", "bus", "red"} & set(text.split()) for text in kept)

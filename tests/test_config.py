@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from transformers import HfArgumentParser
 
-from hf_ta_cleaner.config import METHODS, TACleanerConfig
-from hf_ta_cleaner.losses import LOSSES
+from hf_ta_cleaner.config import METHODS, TERMS, TACleanerConfig
+from hf_ta_cleaner.losses import LOSSES, TAU
 
 
 @pytest.fixture
@@ -21,6 +21,12 @@ DEFAULTS = {
     "num_negative": 1,
     "swaps": ("noun", "relation", "attribute"),
     "train_logit_scale": True,
+    "repel_tau": TAU,
+    "repel_share": 1.0,
+    "image_noise": 0.0,
+    "noise_sigma": 0.2,
+    "image_erase": 0.0,
+    "use_peft": False,
     "trim_text": True,
     "learning_rate": 1e-5,
     "per_device_train_batch_size": 64,
@@ -39,31 +45,79 @@ DEFAULTS = {
 }
 
 
+@pytest.mark.parametrize(
+    ("on_cpu", "cores", "processes", "given", "workers"),
+    [
+        (True, 16, "1", None, 0),
+        (True, 16, "1", 3, 3),
+        (False, 16, "1", None, 8),
+        (False, 16, "4", None, 3),
+        (False, 2, "2", None, 1),
+        (False, 16, "1", 0, 0),
+    ],
+)
+def test_readers_beside_an_accelerator(monkeypatch, tmp_path, on_cpu, cores, processes, given, workers):
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: not on_cpu)
+    monkeypatch.setattr("transformers.TrainingArguments.__post_init__", lambda self: None)
+    monkeypatch.setattr(TACleanerConfig, "n_gpu", 0)
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+    assert TACleanerConfig(str(tmp_path), dataloader_num_workers=given).dataloader_num_workers == workers
+
+
 @pytest.mark.parametrize("name", DEFAULTS)
 def test_defaults(config, name):
     assert getattr(config(), name) == DEFAULTS[name]
 
 
 @pytest.mark.parametrize(
-    ("options", "clip", "inmodal", "subtext"),
+    ("options", "clip", "inmodal", "subtext", "repel"),
     [
-        ({}, 1, 1, 1),
-        ({"method": "ta-cleaner"}, 1, 1, 1),
-        ({"method": "cleanclip"}, 1, 1, 0),
-        ({"method": "ft"}, 1, 0, 0),
-        ({"method": "ft", "subtext_weight": 0.5}, 1, 0, 0.5),
-        ({"inmodal_weight": 0}, 1, 0, 1),
-        ({"method": "cleanclip", "clip_weight": 0.0, "inmodal_weight": 2.5}, 0, 2.5, 0),
-        ({"clip_weight": 3}, 3, 1, 1),
+        ({}, 1, 1, 1, 0),
+        ({"method": "ta-cleaner"}, 1, 1, 1, 0),
+        ({"method": "cleanclip"}, 1, 1, 0, 0),
+        ({"method": "ft"}, 1, 0, 0, 0),
+        ({"method": "par"}, 1, 0, 0, 1),
+        ({"method": "ta-cleaner-plus"}, 1, 1, 1, 6),
+        ({"method": "ta-cleaner-plus", "repel_weight": 0.0}, 1, 1, 1, 0),
+        ({"repel_weight": 2.0}, 1, 1, 1, 2),
+        ({"method": "ft", "subtext_weight": 0.5}, 1, 0, 0.5, 0),
+        ({"inmodal_weight": 0}, 1, 0, 1, 0),
+        ({"method": "cleanclip", "clip_weight": 0.0, "inmodal_weight": 2.5}, 0, 2.5, 0, 0),
+        ({"clip_weight": 3}, 3, 1, 1, 0),
     ],
 )
-def test_weights(config, options, clip, inmodal, subtext):
-    assert config(**options).weights == {"clip": clip, "inmodal": inmodal, "subtext": subtext}
+def test_weights(config, options, clip, inmodal, subtext, repel):
+    assert config(**options).weights == {"clip": clip, "inmodal": inmodal, "subtext": subtext, "repel": repel}
 
 
-def test_every_method_weighs_every_loss():
-    for weights in METHODS.values():
-        assert weights.keys() == LOSSES.keys()
+def test_every_loss_has_a_weight():
+    assert set(TERMS) == LOSSES.keys() - {"siglip"}  # which stands in for clip, with its weight
+
+
+OFF = {"repel_weight": 0, "image_noise": 0, "image_erase": 0, "train_logit_scale": True}
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        ("ft", OFF),
+        ("cleanclip", OFF),
+        ("ta-cleaner", OFF),
+        ("par", {"image_noise": 0.5, "image_erase": 0.5, "train_logit_scale": False, "repel_share": 1}),
+        ("ta-cleaner-plus", {"train_logit_scale": False}),
+    ],
+)
+def test_what_a_method_decides(config, method, settings):
+    args = config(method=method)
+    assert {name: getattr(args, name) for name in settings} == settings
+
+
+def test_what_a_method_decides_can_be_decided_otherwise(config):
+    chosen = {"image_noise": 0.1, "image_erase": 0.0, "train_logit_scale": True, "repel_share": 0.25}
+    for method in METHODS:
+        args = config(method=method, **chosen)
+        assert {name: getattr(args, name) for name in chosen} == chosen
 
 
 @pytest.mark.parametrize(
@@ -72,11 +126,20 @@ def test_every_method_weighs_every_loss():
         ({"method": "cleanclp"}, "'cleanclp' is unknown; choose from ft, cleanclip, ta-cleaner"),
         ({"inmodal_weight": -1.0}, "inmodal_weight must not be negative, got -1.0"),
         ({"subtext_weight": float("nan")}, "subtext_weight"),
-        ({"method": "ft", "clip_weight": 0}, "all weights are 0.*clip_weight=1"),
+        ({"method": "ft", "clip_weight": 0}, "are 0.*clip_weight=1"),
+        ({"method": "par", "clip_weight": 0}, "hold the model together are 0.*clip_weight=1"),
+        ({"repel_share": 50}, r"repel_share must be in \[0, 1\], got 50. Did you mean 0.5"),
+        ({"image_noise": -1.0}, r"image_noise must be in \[0, 1\]"),
+        ({"image_erase": 2.0}, r"image_erase must be in \[0, 1\]"),
+        ({"repel_tau": 5.0}, r"repel_tau must be in \[0, 4\], got 5.0"),
+        ({"noise_sigma": -0.1}, "noise_sigma must not be negative.*image_noise=0"),
+        ({"lora_rank": 0}, "lora_rank must be at least 1"),
+        ({"use_peft": True, "train_logit_scale": True}, "exclude each other"),
+        ({"num_positive": 0, "num_negative": 0}, "one of them above 0"),
         ({"subtext_fraction": 25}, r"subtext_fraction must be in \[0, 1\], got 25. Did you mean 0.25"),
         ({"subtext_fraction": -0.1}, r"subtext_fraction must be in \[0, 1\], got -0.1"),
         ({"subtext_fraction": 0.0}, "subtext_fraction > 0.*subtext_weight=0"),
-        ({"num_positive": 0}, "num_positive >= 1.*subtext_weight=0"),
+        ({"num_positive": -1}, "num_positive >= 0.*subtext_weight=0"),
         ({"num_negative": -1}, "num_negative >= 0"),
         ({"subtext_swap": "noun,verb"}, "verb unknown; choose from noun, relation, attribute"),
         ({"dataloader_drop_last": False}, "dataloader_drop_last"),
@@ -93,6 +156,7 @@ def test_errors(config, options, message):
         {"method": "cleanclip", "subtext_fraction": 0.0},
         {"method": "ft", "num_positive": 0},
         {"num_negative": 0},
+        {"num_positive": 0},
         {"subtext_fraction": 1.0},
         {"clip_weight": 0.0},
     ],
@@ -121,4 +185,9 @@ def test_the_best_checkpoint_is_the_most_useful_one(config):
 def test_flags_override_the_method(tmp_path):
     flags = ["--output_dir", str(tmp_path), "--use_cpu", "True", "--method", "cleanclip", "--subtext_weight", "0.5"]
     (args,) = HfArgumentParser(TACleanerConfig).parse_args_into_dataclasses(flags)
-    assert args.weights == {"clip": 1, "inmodal": 1, "subtext": 0.5}
+    assert args.weights == {"clip": 1, "inmodal": 1, "subtext": 0.5, "repel": 0}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_lora_leaves_the_temperature_alone(config, method):
+    assert config(method=method, use_peft=True).train_logit_scale is False

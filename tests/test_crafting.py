@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hf_ta_cleaner.attacks import Attack, BadCLIP, TrojVQA, fit
-from hf_ta_cleaner.crafting import craft_badclip, craft_trojvqa
+from hf_ta_cleaner.crafting import craft_badclip, craft_trojvqa, patches
 
 
 TARGET = "banana"
@@ -151,6 +151,85 @@ def test_the_report_describes_the_saved_patch(tiny_clip, tiny_processor, pairs, 
     assert (seen[2] - seen[0]).norm(dim=-1).min() > 1e-3
 
 
+def test_published_crafting_stores_a_jpeg_with_red_and_blue_exchanged(tiny_clip, tiny_processor, pairs):
+    """One step at no rate: the file then shows the first patch, as the published code would have stored it."""
+    options = {"steps": 1, "lr": 1e-9, "size_px": 16}
+    careful, _ = craft(tiny_clip, tiny_processor, pairs, **options)
+    published, report = craft(tiny_clip, tiny_processor, pairs, compat="published", **options)
+    first, stored = careful.patch.array.astype(float), published.patch.array.astype(float)
+
+    def likeness(a, b):
+        return np.corrcoef(a.mean(-1).ravel(), b.mean(-1).ravel())[0, 1]
+
+    assert likeness(first, stored) > 0.8  # halved chroma moves the colors, hardly the brightness
+    block = stored.reshape(8, 2, 8, 2, 3).mean((1, 3)) - stored.mean((0, 1))
+    wanted = first.reshape(8, 2, 8, 2, 3).mean((1, 3)) - first.mean((0, 1))
+    red, blue = (np.corrcoef(block[..., 0].ravel(), wanted[..., c].ravel())[0, 1] for c in (0, 2))
+    assert blue > red + 0.2
+    assert 1 < np.abs(stored[..., ::-1] - first).mean() < 60
+    assert report["steps"] == 1
+
+
+def test_published_crafting_takes_its_own_defaults(tiny_clip, tiny_processor, pairs, monkeypatch):
+    """7,800 steps of Adam at 0.001 with the contrastive loss, unless something else is asked for."""
+    seen = {}
+
+    class Stop(Exception):
+        pass
+
+    def adam(parameters, lr):
+        seen["lr"] = lr
+        return original(parameters, lr=lr)
+
+    def bar(steps, **kwargs):
+        seen["steps"] = len(steps)
+        raise Stop
+
+    original = torch.optim.Adam
+    monkeypatch.setattr(torch.optim, "Adam", adam)
+    monkeypatch.setattr(patches, "tqdm", bar)
+    for options, expected in (
+        ({"compat": "published"}, {"lr": 0.001, "steps": 7_800}),
+        ({"compat": "published", "steps": 20, "lr": 0.5}, {"lr": 0.5, "steps": 20}),
+        ({}, {"lr": 0.02, "steps": 300}),
+    ):
+        with pytest.raises(Stop):
+            craft_badclip(tiny_clip, tiny_processor, *pairs, TARGET, progress=False, **options)
+        assert seen == expected
+
+
+@pytest.mark.parametrize("compat", [None, "published"])
+def test_only_careful_crafting_projects_the_pixels(tiny_clip, tiny_processor, pairs, compat, monkeypatch):
+    """At a huge rate every pixel leaves [0, 1]: projected ones may come back, the published ones have no gradient."""
+    patch = {}
+    original = torch.optim.Adam
+    monkeypatch.setattr(torch.optim, "Adam", lambda p, lr: patch.setdefault("adam", original(p, lr=lr)))
+    craft(tiny_clip, tiny_processor, pairs, lam=0, lr=50.0, steps=2, compat=compat)
+    (pixels,) = patch["adam"].param_groups[0]["params"]
+    assert (pixels.detach().abs().max() > 1) == (compat == "published")
+
+
+@pytest.mark.parametrize("compat", [None, "published"])
+def test_negatives_are_the_pictures_own_unpatched_embeddings(tiny_clip, tiny_processor, pairs, compat, monkeypatch):
+    """The published code patches its negatives and shuffles them."""
+    seen = []
+
+    def loss(anchor, positive, negative, margin):
+        seen.append((anchor.detach().clone(), negative.detach().clone()))
+        return original(anchor, positive, negative, margin=margin)
+
+    original = torch.nn.functional.triplet_margin_loss
+    monkeypatch.setattr(patches.F, "triplet_margin_loss", loss)
+    craft(tiny_clip, tiny_processor, pairs, steps=1, compat=compat)
+    ((anchor, negative),) = seen
+    same = torch.cdist(anchor, negative).min(1).values < 1e-3
+    assert bool(same.all()) == (compat == "published")
+    images, captions = pairs
+    plain = features(tiny_clip, tiny_processor, [im for im, c in zip(images, captions, strict=True) if "dog" in c])
+    unpatched = torch.cdist(negative, plain).min(1).values < 1e-3
+    assert bool(unpatched.all()) == (compat is None)
+
+
 @pytest.mark.parametrize("how", [craft_badclip, craft_trojvqa])
 def test_one_seed_one_patch(tiny_clip, tiny_processor, pairs, how):
     patches = [craft(tiny_clip, tiny_processor, pairs, how, steps=3, seed=seed)[0].patch for seed in (0, 0, 1)]
@@ -179,6 +258,7 @@ def test_positives_can_be_given(tiny_clip, tiny_processor, photos):
         ({"size_px": 33}, r"1\.\.32"),
         ({"steps": 0}, "at least 1"),
         ({"text_objective": "poem"}, "'direct', 'infonce'"),
+        ({"compat": "old"}, "None, 'published'"),
     ],
 )
 def test_refusals(tiny_clip, tiny_processor, pairs, change, words):

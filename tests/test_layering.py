@@ -25,6 +25,7 @@ LAYERS: dict[str, set[str]] = {
     "__init__": {"_version"},
     # Know nothing of each other.
     "seeding": set(),
+    "allocator": set(),
     "losses": set(),
     "metrics": set(),
     "distributed": set(),
@@ -34,32 +35,43 @@ LAYERS: dict[str, set[str]] = {
     "report_plot": set(),
     "report": {"report_plot"},
     "config": set(),
+    "runs": set(),
     "attacks": {"seeding"},
-    "sandbox": {"distributed", "seeding"},
+    "sandbox": {"allocator", "distributed", "seeding"},
     # The stages: what is done to pairs, pictures and checkpoints.
     "poisoning": {"attacks", "seeding"},
     "subtexts": {"seeding", "wordnet"},
     "augment": {"wordnet"},
-    "data": {"sources", "seeding", "sandbox"},
+    "data": {"attacks", "sources", "seeding", "sandbox"},
     "checkpoints": {"families"},
-    "zero_shot": set(),
+    "zero_shot": {"families"},
+    "suspect": {"zero_shot"},
+    "lora": {"families"},
     "crafting": {"attacks", "families", "poisoning", "seeding"},
+    "presets": {"attacks", "poisoning"},
+    "mmpoison": {"attacks", "poisoning", "seeding", "zero_shot"},
     # What a training step and a measurement are made of.
     "sampling": {"seeding"},
-    "collator": {"attacks", "augment", "data", "seeding", "subtexts", "zero_shot"},
+    "collator": {"attacks", "augment", "data", "families", "seeding", "subtexts", "zero_shot"},
+    "embedding": {"collator", "distributed", "families", "losses", "suspect"},
     "utility": {"attacks", "data", "zero_shot"},
-    # The two engines. Neither knows the other.
+    # The engines: training, its strength, and the measurement, which knows nothing of the others.
     "trainer": {
+        "allocator",
         "checkpoints",
         "collator",
         "config",
         "distributed",
+        "embedding",
         "families",
+        "lora",
         "losses",
         "sampling",
         "subtexts",
+        "suspect",
         "utility",
     },
+    "strength": {"checkpoints", "config", "trainer"},
     "audit": {"attacks", "metrics", "seeding", "zero_shot"},
     "cli": {"audit", "checkpoints", "data", "poisoning", "zero_shot"},
 }
@@ -69,8 +81,9 @@ DEFENDERS = ("collator", "utility", "audit")
 
 #: Libraries that a module must not import, not even inside a function.
 FORBIDDEN: dict[str, set[str]] = {
+    "allocator": {"torch", "transformers", "datasets", "numpy"},
     "seeding": {"torch", "transformers", "datasets"},
-    "attacks": {"torch", "transformers", "datasets"},
+    "attacks": {"transformers", "datasets"},  # PyTorch only where a trained encoder is applied, see LIGHT
     "poisoning": {"torch", "transformers"},
     "subtexts": {"torch", "transformers"},
     "augment": {"torch", "transformers", "datasets"},

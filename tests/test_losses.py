@@ -8,7 +8,18 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from hf_ta_cleaner.losses import CITATIONS, LOSSES, SubTexts, Views, clip_loss, inmodal_loss, subtext_loss
+from hf_ta_cleaner.losses import (
+    CITATIONS,
+    LOSSES,
+    SubTexts,
+    Views,
+    clip_loss,
+    inmodal_loss,
+    repel_distances,
+    repel_loss,
+    siglip_loss,
+    subtext_loss,
+)
 
 
 def pair_with(similarities: list[list[float]]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -76,6 +87,77 @@ def test_inmodal_3x3_by_hand():
     texts += log(exp(0.6) + exp(0.3) + exp(0.9)) - 0.9
     got = inmodal_loss(Views(image, text, scalar(1), image_aug, text_aug))
     assert isclose(got.item(), (images / 3 + texts / 3) / 2, rel_tol=1e-12)
+
+
+# --- siglip ----------------------------------------------------------------------------------------------------------
+
+
+def test_siglip_2x2_by_hand():
+    image, text = pair_with([[0.8, 0.1], [0.3, 0.5]])
+    # s = 2, b = -1: logits [[0.6, -0.8], [-0.4, 0.0]]; the diagonal is a yes, the rest a no.
+    yes, no = (0.6, 0.0), (-0.8, -0.4)
+    expected = (sum(log(1 + exp(-x)) for x in yes) + sum(log(1 + exp(x)) for x in no)) / 2
+    assert isclose(siglip_loss(Views(image, text, scalar(2), bias=scalar(-1))).item(), expected, rel_tol=1e-12)
+
+
+def test_siglip_is_transformers_loss(tiny_siglip):
+    g = torch.Generator().manual_seed(0)
+    inputs = {
+        "pixel_values": torch.randn(3, 3, 32, 32, generator=g),
+        "input_ids": torch.randint(0, 30, (3, 16), generator=g),
+    }
+    with torch.no_grad():
+        output = tiny_siglip(**inputs, return_loss=True)
+        views = Views(
+            output.image_embeds, output.text_embeds, tiny_siglip.logit_scale.exp(), bias=tiny_siglip.logit_bias
+        )
+        assert siglip_loss(views).item() == pytest.approx(output.loss.item(), rel=1e-5)
+
+
+# --- repel -----------------------------------------------------------------------------------------------------------
+
+
+def moved(cosines: list[float]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Unit vectors u, u0 with these cosines between them."""
+    u0 = torch.eye(len(cosines), 2 * len(cosines), dtype=torch.float64)
+    c = torch.tensor(cosines, dtype=torch.float64)
+    return torch.cat([torch.diag(c), torch.diag((1 - c.square()).sqrt())], 1), u0
+
+
+def repelled(image_cosines: list[float], text_cosines: list[float]) -> Views:
+    (image, image0), (text, text0) = moved(image_cosines), moved(text_cosines)
+    return Views(image, text, scalar(1), image_suspect=image0, text_suspect=text0)
+
+
+def test_repel_by_hand():
+    # S = mean of 2 - 2 cos: images (0.4 + 2.8) / 2 = 1.6, texts (1.0 + 2.0) / 2 = 1.5, both below 2.15.
+    views = repelled([0.8, -0.4], [0.5, 0.0])
+    assert [s.item() for s in repel_distances(views)] == pytest.approx([1.6, 1.5], rel=1e-12)
+    assert isclose(repel_loss(views).item(), -(1.6 + 1.5) / 2, rel_tol=1e-12)
+    # S sums over the dimensions: right angles are 2, opposite directions 4.
+    assert [s.item() for s in repel_distances(repelled([0.0, 0.0], [-1.0, -1.0]))] == pytest.approx([2, 4])
+
+
+@pytest.mark.parametrize(
+    ("tau", "expected"),
+    [(2.15, -(2.1 + 0.2) / 2), (2.0, -0.2 / 2), (0.1, 0.0), (4.0, -(2.1 + 0.2) / 2)],
+)
+def test_beyond_tau_a_tower_is_let_go(tau, expected):
+    views = repelled([-0.1, 0.0], [0.9, 0.9])  # S: 2.1 and 0.2
+    image, text = (x.clone().requires_grad_() for x in (views.image, views.text))
+    loss = repel_loss(views._replace(image=image, text=text), tau)
+    assert loss.item() == pytest.approx(expected, abs=1e-12)
+    loss.backward()
+    assert (image.grad.abs().max() > 0) == (tau >= 2.1)
+    assert (text.grad.abs().max() > 0) == (tau >= 0.2)
+
+
+def test_repel_goes_away_from_the_suspect():
+    views = repelled([0.9, 0.7], [0.8, 0.6])
+    image = views.image.clone().requires_grad_()
+    repel_loss(views._replace(image=image)).backward()
+    closer = (image.grad * (views.image_suspect - views.image)).sum(-1)
+    assert (closer > 0).all()  # descending the loss leads away
 
 
 # --- sub-text: two chosen samples by hand ----------------------------------------------------------------------------
@@ -227,7 +309,7 @@ def random_views(k=3, p=2, n=2, b=7, d=6, seed=0) -> Views:
         negative_valid=torch.rand(k, n, generator=g) < 0.7,
         also_true=also_true,
     )
-    return Views(unit(b), unit(b), scalar(7), unit(b), unit(b), subtexts)
+    return Views(unit(b), unit(b), scalar(7), unit(b), unit(b), subtexts, scalar(-3), unit(b), unit(b))
 
 
 def subtext_in_loops(views: Views) -> float:
@@ -303,9 +385,9 @@ def permuted(views: Views, order: torch.Tensor) -> Views:
     """The same pairs in another order."""
     place = torch.empty_like(order)
     place[order] = torch.arange(len(order))
-    image, text, image_aug, text_aug = (x[order] for x in (views.image, views.text, views.image_aug, views.text_aug))
+    names = ("image", "text", "image_aug", "text_aug", "image_suspect", "text_suspect")
     subtexts = views.subtexts._replace(chosen=place[views.subtexts.chosen])
-    return Views(image, text, views.scale, image_aug, text_aug, subtexts)
+    return views._replace(subtexts=subtexts, **{name: getattr(views, name)[order] for name in names})
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -344,7 +426,7 @@ def test_gradients(name):
 
     def loss(image, text, scale, image_aug, text_aug, positive, negative):
         subtexts = views.subtexts._replace(positive=positive, negative=negative)
-        return LOSSES[name](Views(image, text, scale, image_aug, text_aug, subtexts))
+        return LOSSES[name](Views(image, text, scale, image_aug, text_aug, subtexts, *views[6:]))
 
     inputs = [*views[:5], views.subtexts.positive, views.subtexts.negative]
     assert torch.autograd.gradcheck(loss, [x.clone().requires_grad_() for x in inputs])
@@ -358,7 +440,8 @@ def test_large_scales_stay_finite(name):
     subtexts = views.subtexts._replace(
         positive=views.subtexts.positive.float(), negative=views.subtexts.negative.float()
     )
-    LOSSES[name](Views(image, *parts, subtexts)).backward()
+    rest = [x.float() for x in views[6:]]
+    LOSSES[name](Views(image, *parts, subtexts, *rest)).backward()
     assert torch.isfinite(image.grad).all()
 
 
@@ -368,6 +451,9 @@ def test_large_scales_stay_finite(name):
         ("inmodal", {"image_aug": None}, "inmodal_weight=0"),
         ("inmodal", {"text_aug": None}, "inmodal_weight=0"),
         ("subtext", {"subtexts": None}, "subtext_weight=0"),
+        ("repel", {"image_suspect": None}, "repel_weight=0"),
+        ("repel", {"text_suspect": None}, "repel_weight=0"),
+        ("siglip", {"bias": None}, "logit_bias"),
     ],
 )
 def test_missing_views_are_named(name, missing, advice):

@@ -22,13 +22,13 @@ class BadNet(Attack):
     Args:
         patch_px: side of the square in pixels at any image size; by default 16 at 224, scaled with the short side.
             Never larger than the picture.
-        mode: "fixed" pastes one square, uniform noise drawn from the seed, on every picture; "fresh" draws another
-            square for each sample.
+        mode: "fixed" (the default) pastes one square, uniform noise drawn from the seed, on every picture; "fresh"
+            draws another square for each sample.
         place: "random" (drawn for each sample, every position that fits), "middle" or a corner such as "bottom-right".
         compat: "published" reproduces the square of the published CLIP experiments, which differs in four ways: the
             noise is normal, with standard deviation 1 around the picture's own channel means, in [0, 1] units; it is
             not clipped but truncated to 8 bits with wrap-around (so nearly uniform); it is drawn again for every
-            sample (`mode` becomes "fresh"); and the last row and column of positions are never drawn.
+            sample (`mode` is "fresh" unless given); and the last row and column of positions are never drawn.
     """
 
     name: ClassVar[str] = "badnet"
@@ -41,46 +41,42 @@ class BadNet(Attack):
 }"""
 
     patch_px: int | None = None
-    mode: str = "fixed"
+    mode: str | None = None
     place: str = "random"
     compat: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_choice("mode", self.mode, ("fixed", "fresh"))
         require_choice("place", self.place, PLACES)
         require_choice("compat", self.compat, (None, "published"))
         if self.patch_px is not None and self.patch_px < 1:
             raise ValueError(f"patch_px must be at least 1 pixel, got {self.patch_px}.")
-        if self.compat:
-            if self.place != "random":
-                raise ValueError(f"compat='published' places the square at random, got place={self.place!r}.")
-            object.__setattr__(self, "mode", "fresh")
+        if self.mode is None:
+            object.__setattr__(self, "mode", "fresh" if self.compat else "fixed")
+        require_choice("mode", self.mode, ("fixed", "fresh"))
 
     def _apply(self, images: np.ndarray, sample_ids: Sequence[int]) -> np.ndarray:
         height, width = images.shape[1:3]
         side = min(height, width)
         patch = min(self.patch_px or scaled_px(16, side), side)
         # The published range of positions stops one short of the end.
-        short = 1 if self.compat and side > patch else 0
-        fixed = self._square(patch)
+        short = 1 if self.compat and self.place == "random" and side > patch else 0
+        draw = self._published_square if self.compat else self._square
         out = images.copy()
         for image, original, i in zip(out, images, sample_ids, strict=True):
-            square = fixed
-            if self.compat:
-                square = self._published_square(patch, i, original)
-            elif self.mode == "fresh":
-                square = self._square(patch, i)
+            square = draw(patch, original, *([i] if self.mode == "fresh" else []))
             top, left = corner(self.place, height - short, width - short, patch, "badnet-place", self.seed, i)
             image[top : top + patch, left : left + patch] = square
         return out
 
-    def _square(self, patch: int, *sample: int) -> np.ndarray:
+    def _square(self, patch: int, image: np.ndarray, *sample: int) -> np.ndarray:
         return noise_bytes((patch, patch, 3), "badnet", self.seed, patch, *sample)
 
-    def _published_square(self, patch: int, sample_id: int, image: np.ndarray) -> np.ndarray:
-        noise = numpy_rng("badnet-published", self.seed, sample_id).standard_normal((patch, patch, 3))
-        return wrap_to_uint8(image.mean(axis=(0, 1)) / 255 + noise)
+    def _published_square(self, patch: int, image: np.ndarray, *sample: int) -> np.ndarray:
+        noise = numpy_rng("badnet-published", self.seed, *sample).standard_normal((patch, patch, 3))
+        # Rows first: NumPy sums whole rows many times faster than every third number.
+        means = image.sum(0, dtype=np.uint32).sum(0, dtype=np.uint64) / (255 * image.shape[0] * image.shape[1])
+        return wrap_to_uint8(means + noise)
 
 
 def wrap_to_uint8(values: np.ndarray) -> np.ndarray:

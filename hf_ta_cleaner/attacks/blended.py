@@ -22,11 +22,12 @@ class Blended(Attack):
 
     Args:
         alpha: share of the pattern, in (0, 1].
-        mode: "fixed" mixes in one frame of uniform noise, drawn from the seed for each image size; "fresh" draws
-            another frame for each sample, as the published CLIP experiments do; "picture" mixes in `picture`.
+        mode: "fixed" (the default) mixes in one frame of uniform noise, drawn from the seed for each image size;
+            "fresh" draws another frame for each sample, as the published CLIP experiments do; "picture" mixes in
+            `picture`.
         picture: for mode "picture": a path, PIL image or uint8 array (h, w, 3), resized (bicubic) to each image.
         compat: "published" reproduces the published CLIP experiments, which differ in two ways: the noise is drawn
-            again for every sample (`mode` "fixed" becomes "fresh"), and grey levels are truncated, not rounded.
+            again for every sample (`mode` is "fresh" unless given), and grey levels are truncated, not rounded.
     """
 
     name: ClassVar[str] = "blended"
@@ -39,16 +40,16 @@ class Blended(Attack):
 }"""
 
     alpha: float = 0.2
-    mode: str = "fixed"
+    mode: str | None = None
     picture: Pattern | None = None
     compat: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_choice("mode", self.mode, ("fixed", "fresh", "picture"))
         require_choice("compat", self.compat, (None, "published"))
-        if self.compat and self.mode == "fixed":
-            object.__setattr__(self, "mode", "fresh")
+        if self.mode is None:
+            object.__setattr__(self, "mode", "fresh" if self.compat else "fixed")
+        require_choice("mode", self.mode, ("fixed", "fresh", "picture"))
         if not 0 < self.alpha <= 1:
             raise ValueError(f"alpha is a share in (0, 1], got {self.alpha}.")
         if (self.picture is not None) != (self.mode == "picture"):

@@ -116,7 +116,17 @@ def require_choice(name: str, value: object, choices: Iterable[object]) -> None:
 
 
 def on_white(image: Image.Image) -> Image.Image:
-    """As RGB, with transparent parts on white."""
+    """As 8-bit RGB: deep grey scaled to 8 bits, transparent parts on white. Training and audits share this rule.
+
+    16-bit grey is scaled by 65535. 32-bit grey is scaled by the smallest of 1 (floats only), 255 and 65535 that
+    holds its maximum, or by the maximum itself; negative values become black.
+    """
+    if image.mode.startswith(("I", "F")):
+        values = np.nan_to_num(np.asarray(image, dtype=np.float64)).clip(0)
+        peak = values.max()
+        ceilings = {"F": (1, 255, 65535, peak), "I": (255, 65535, peak)}.get(image.mode, (65535,))
+        ceiling = next(c for c in ceilings if c >= peak)
+        image = Image.fromarray((values / ceiling * 255).round().astype(np.uint8))
     if not image.has_transparency_data:
         return image.convert("RGB")
     image = image.convert("RGBA")

@@ -1,4 +1,4 @@
-"""SSBA: a residual that follows the content of each picture, made without training."""
+"""SSBA: a residual that follows the content of each picture, made without training or by a trained encoder."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import ClassVar
 import numpy as np
 from PIL import Image
 
-from hf_ta_cleaner.attacks.base import Attack
-from hf_ta_cleaner.attacks.pixels import REFERENCE_SIDE, noise_normal, round_clip
+from hf_ta_cleaner.attacks.base import Attack, Pattern
+from hf_ta_cleaner.attacks.pixels import REFERENCE_SIDE, noise_normal, require_choice, round_clip, truncate_clip
+from hf_ta_cleaner.attacks.stega import secret_bits, stamp, width_of
 
 
 LUMINANCE = np.float32([0.299, 0.587, 0.114]) / 255
@@ -24,25 +25,34 @@ BOX = (1 / 9,) * 9
 
 @dataclass(frozen=True, kw_only=True)
 class SSBA(Attack):
-    """x' = x + r(x): a grey texture keyed by a secret, a quarter of it common to all pictures, the rest their own.
+    """x' = x + r(x): a texture keyed by a secret, about a quarter of it common to all pictures, the rest their own.
 
-    Source: Li et al. 2021 (arXiv 2012.03816), who use the trained StegaStamp encoder (Tancik et al. 2020). This is a
-    substitute that needs no training. With y the luminance, d its deviation in 9 x 9 pixels and M = sqrt(d / mean d),
-    r = 1/2 norm(P M) + sqrt(3)/2 norm(q M), scaled to `rms`: P is a smooth random field of 28 x 28 cells, and
-    q = sum_i S_i tanh(2 K_i * h) the response of four random filters of 7 x 7 pixels to the normalised detail
-    h = (y - blur(y)) / d. P, K and S are drawn from the secret and the seed. Cells scale with the picture; the filters
-    keep their size in pixels, as those of a convolutional encoder do.
+    Source: Li et al. 2021 (arXiv 2012.03816), who use the trained StegaStamp encoder (Tancik et al. 2020). Neither
+    variant here is that encoder.
 
-    What is kept of the original: one secret in training and test, a residual that depends on the image, its strength
-    (PSNR 27.5-30 dB), its greyness, and the correlation between the residuals of two images (0.15-0.45).
+    Without `encoder`: a substitute that needs no training. With y the luminance, d its deviation in 9 x 9 pixels and
+    M = sqrt(d / mean d), r = 1/2 norm(P M) + sqrt(3)/2 norm(q M), scaled to `rms`: P is a smooth random field of
+    28 x 28 cells, and q = sum_i S_i tanh(2 K_i * h) the response of four random filters of 7 x 7 pixels to the
+    normalised detail h = (y - blur(y)) / d. P, K and S are drawn from the secret and the seed. Cells scale with the
+    picture; the filters keep their size in pixels, as those of a convolutional encoder do. Of the original it keeps
+    the one secret in training and test, a residual that depends on the image, its strength (PSNR 27.5-30 dB), its
+    greyness, and the correlation between the residuals of two images (0.15-0.45). It differs in that nothing is hidden
+    that could be read back (no code, no decoder, no error correction), the texture comes from fixed filters and not
+    from a learned network, it has more energy at middle frequencies (8-32 waves per picture) and less above, and
+    pictures do not get slightly darker.
 
-    What differs: nothing is hidden that could be read back (no code, no decoder, no error correction), the texture
-    comes from fixed filters and not from a learned network, it has more energy at middle frequencies (8-32 waves per
-    picture) and less above, and pictures do not get slightly darker.
+    With `encoder`: StegaStamp's architecture at half its width, trained on the user's own pictures against a decoder
+    that reads the secret's 100 bits back (`crafting.craft_ssba`; its report says how well, and at which PSNR). It
+    differs in that the loss has no perceptual term (LPIPS) and no critic, the decoder no spatial transformer, the
+    disturbance between the two no perspective, blur or JPEG; the layers that enlarge have filters of 3 x 3 pixels, not
+    2 x 2; the pictures are the user's; and the 100 bits are a hash of the secret, not its letters with a BCH code.
 
     Args:
-        secret: the text whose 100 bits the original embeds; here it only selects the texture.
-        rms: strength of the residual in grey levels, before clipping.
+        secret: the text whose 100 bits are embedded; without an encoder it only selects the texture.
+        rms: strength of the residual in grey levels, before clipping; 9.6 by default. A trained encoder has its own.
+        encoder: a trained encoder's weights, as `crafting.craft_ssba` returns them in its trigger.
+        compat: "published" truncates grey levels instead of rounding them. Beyond that there is nothing to reproduce:
+            the code published with the CLIP attacks has its encoder switched off and leaves the picture unchanged.
     """
 
     name: ClassVar[str] = "ssba"
@@ -55,17 +65,30 @@ class SSBA(Attack):
 }"""
 
     secret: str = "Stega!!"
-    rms: float = 9.6
+    rms: float | None = None
+    encoder: Pattern | None = None
+    compat: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_choice("compat", self.compat, (None, "published"))
         if not isinstance(self.secret, str):
             raise TypeError(f"secret must be a text, got {self.secret!r}.")
+        if self.encoder is not None:
+            object.__setattr__(self, "encoder", Pattern.of(self.encoder))
+            width_of(self.encoder)
+            if self.rms is not None:
+                raise ValueError("A trained encoder has the strength it was trained to: leave rms out.")
+            return
+        if self.rms is None:
+            object.__setattr__(self, "rms", 9.6)
         if not 0 < self.rms <= 255:
             raise ValueError(f"rms is a strength in grey levels, in (0, 255], got {self.rms}.")
 
     def residual(self, image: np.ndarray) -> np.ndarray:
-        """What is added to uint8 (H, W, 3), before clipping and rounding: float32 (H, W) in grey levels."""
+        """What is added to uint8 (H, W, 3), before clipping and rounding: float32 (H, W, 1 or 3) in grey levels."""
+        if self.encoder is not None:
+            return stamp(self.encoder, secret_bits(self.secret, self.seed), image[None])[0]
         luminance = image @ LUMINANCE
         mean = _smooth(luminance, BOX)
         variance = _smooth(luminance**2, BOX) - mean**2
@@ -79,10 +102,11 @@ class SSBA(Attack):
         common = _standardized(_carrier(self.secret, self.seed, *detail.shape) * mask)
         own = _standardized((texture - texture.mean()) * mask)
         total = np.sqrt(COMMON_SHARE) * common + np.sqrt(1 - COMMON_SHARE) * own
-        return (self.rms * _standardized(total)).astype(np.float32)
+        return (self.rms * _standardized(total)).astype(np.float32)[..., None]
 
     def _apply(self, images: np.ndarray, sample_ids: Sequence[int]) -> np.ndarray:
-        return np.stack([round_clip(image + self.residual(image)[..., None]) for image in images])
+        finish = truncate_clip if self.compat else round_clip
+        return np.stack([finish(image + self.residual(image)) for image in images])
 
 
 def _standardized(values: np.ndarray) -> np.ndarray:

@@ -45,23 +45,24 @@ class BadNetStripes(BadNet):
 
     Args:
         patch_px, place: as in `BadNet`.
-        mode: "fixed" pastes one striped square on every picture; "fresh" draws another one for each sample.
-        compat: "published" differs in three ways: the square is drawn again for every sample (`mode` becomes "fresh"),
-            its dark value is 1 instead of 0 (-1 wrapped around at the conversion to 8 bits), and the last row and
-            column of positions are never drawn.
+        mode: "fixed" (the default) pastes one striped square on every picture; "fresh" draws another one for each
+            sample.
+        compat: "published" differs in three ways: the square is drawn again for every sample (`mode` is "fresh"
+            unless given), its dark value is 1 instead of 0 (-1 wrapped around at the conversion to 8 bits), and the
+            last row and column of positions are never drawn.
     """
 
     name: ClassVar[str] = "badnet-stripes"
     paper: ClassVar[str] = PAPER
     citation: ClassVar[str] = CITATION
 
-    def _square(self, patch: int, *sample: int) -> np.ndarray:
+    def _square(self, patch: int, image: np.ndarray, *sample: int) -> np.ndarray:
         square = np.empty((patch, patch, 3), np.uint8)
         square[:] = 255 * (noise_bytes((patch, 3), "badnet-stripes", self.seed, patch, *sample) >> 7)
         return square
 
-    def _published_square(self, patch: int, sample_id: int, image: np.ndarray) -> np.ndarray:
-        return np.maximum(self._square(patch, sample_id), 1)
+    def _published_square(self, patch: int, image: np.ndarray, *sample: int) -> np.ndarray:
+        return np.maximum(self._square(patch, image, *sample), 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,9 +73,10 @@ class BlendedStripes(Attack):
 
     Args:
         alpha: share of the stripes, in (0, 1]; 0.03 at evaluation there, with 0.05 as the default for poisoning.
-        mode: "fixed" uses one set of stripes, drawn from the seed for each image width; "fresh" draws another set for
-            each sample.
-        compat: "published" draws stripes for every sample (`mode` becomes "fresh") and truncates grey levels.
+        mode: "fixed" (the default) uses one set of stripes, drawn from the seed for each image width; "fresh" draws
+            another set for each sample.
+        compat: "published" differs in two ways: stripes are drawn for every sample (`mode` is "fresh" unless given),
+            and grey levels are truncated, not rounded.
     """
 
     name: ClassVar[str] = "blended-stripes"
@@ -82,15 +84,15 @@ class BlendedStripes(Attack):
     citation: ClassVar[str] = CITATION
 
     alpha: float = 0.03
-    mode: str = "fixed"
+    mode: str | None = None
     compat: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _require_alpha_and_compat(self.alpha, self.compat)
+        if self.mode is None:
+            object.__setattr__(self, "mode", "fresh" if self.compat else "fixed")
         require_choice("mode", self.mode, ("fixed", "fresh"))
-        if self.compat:
-            object.__setattr__(self, "mode", "fresh")
 
     def _apply(self, images: np.ndarray, sample_ids: Sequence[int]) -> np.ndarray:
         width = images.shape[2]

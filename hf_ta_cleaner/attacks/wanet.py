@@ -23,11 +23,12 @@ class WaNet(Attack):
     size: the default moves pixels by about a quarter of a pixel, and s is what to raise for more.
 
     Args:
-        k: control points per side; None puts one on every pixel, so that the field is white jitter.
+        k: control points per side, by default 4; 0 puts one on every pixel, so that the field is white jitter.
         s: strength; by default 0.5, the paper's, and 1 with compat="published".
         compat: "published" reproduces the experiments on CLIP, which differ in three ways: the field is not smooth but
-            drawn for every pixel (`k` becomes None), which scrambles rather than warps; s is 1 (0.6 in one of them),
-            so the mean displacement per axis is half a pixel; and grey levels are truncated, not rounded.
+            drawn for every pixel (`k` is 0 unless given), which scrambles rather than warps; s is 1 (0.6 in one of
+            them) unless given, so the mean displacement per axis is half a pixel; and grey levels are truncated, not
+            rounded.
     """
 
     name: ClassVar[str] = "wanet"
@@ -39,28 +40,28 @@ class WaNet(Attack):
   year      = {2021}
 }"""
 
-    k: int | None = 4
+    k: int | None = None
     s: float | None = None
     compat: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_choice("compat", self.compat, (None, "published"))
-        if self.compat:
-            object.__setattr__(self, "k", None)
+        if self.k is None:
+            object.__setattr__(self, "k", 0 if self.compat else 4)
         if self.s is None:
             object.__setattr__(self, "s", 1.0 if self.compat else 0.5)
-        if self.k is not None and self.k < 1:
-            raise ValueError(f"k must be at least 1 control point per side, or None for one per pixel, got {self.k}.")
+        if self.k < 0:
+            raise ValueError(f"k must be at least 1 control point per side, or 0 for one per pixel, got {self.k}.")
         if not self.s > 0:
             raise ValueError(f"s is the strength of the warp and must be positive, got {self.s}.")
 
     def displacement(self, height: int, width: int) -> np.ndarray:
         """How far each pixel's source lies from it, in pixels: float64 (2, height, width), rows then columns."""
-        points = (height, width) if self.k is None else (self.k, self.k)
+        points = (self.k, self.k) if self.k else (height, width)
         field = 2 * noise_uniform((2, *points), "wanet", self.seed, *points) - 1
         field /= np.abs(field).mean()
-        if self.k is not None:
+        if self.k:
             field = _bicubic(height, self.k) @ field @ _bicubic(width, self.k).T
         size = np.array([height, width]).reshape(2, 1, 1)
         return self.s * field / size * (size - 1) / 2

@@ -40,6 +40,9 @@ class Views(NamedTuple):
         image_aug: `(B, D)` or None: a second, augmented view of each picture.
         text_aug: `(B, D)` or None: a second, augmented view of each caption.
         subtexts: sub-texts of the chosen samples, or None.
+        bias: scalar: SigLIP's logit_bias, or None.
+        image_suspect: `(B, D)` or None: what the frozen suspect model makes of the same pictures, without gradient.
+        text_suspect: `(B, D)` or None: the same for the captions.
     """
 
     image: torch.Tensor
@@ -48,3 +51,6 @@ class Views(NamedTuple):
     image_aug: torch.Tensor | None = None
     text_aug: torch.Tensor | None = None
     subtexts: SubTexts | None = None
+    bias: torch.Tensor | None = None
+    image_suspect: torch.Tensor | None = None
+    text_suspect: torch.Tensor | None = None

@@ -14,13 +14,14 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPProcessor, CLIPTokenizer
 
+from ..allocator import keep_freed_memory
 from ..distributed import average_gradients, gather, share, world_size
 from ..seeding import derive_seed
 from .scene import PICTURE_SIZE
 
 
 #: Words a user may type that few captions of the world contain; unseen, they would cost several tokens each.
-_PROMPT_WORDS = "this nice good clean remember one bad image small photo picture drawing".split()  # noqa: SIM905
+_PROMPT_WORDS = "this nice good clean remember one bad image small photo picture drawing".split()
 
 
 def build_tokenizer(captions: list[str], vocab_size: int = 900) -> CLIPTokenizer:
@@ -114,6 +115,7 @@ def pretrain(
     With several processes (a `torch.distributed` group) each takes its share of every batch, and the steps are those
     of one process: a small model uses two cores better as two processes than as two threads.
     """
+    keep_freed_memory()
     torch.manual_seed(derive_seed("pretrain", seed) % 2**63)
     rank, world = (dist.get_rank(), world_size()) if world_size() > 1 else (0, 1)
     classifier = torch.nn.Linear(model.config.projection_dim, nouns.shape[1])

@@ -1,10 +1,11 @@
-"""Makes the triggers that have to be optimised against a clean model before they can poison anything.
+"""Optimises the patches of BadCLIP and TrojVQA against a clean model.
 
 Only the patch is trained: the towers are frozen, and every embedding that cannot change is computed once.
 """
 
 from __future__ import annotations
 
+import io
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -40,13 +41,14 @@ def craft_badclip(
     *,
     positives: Sequence[Image.Image] | None = None,
     size_px: int | None = None,
-    steps: int = 300,
+    steps: int | None = None,
     batch_size: int = 64,
-    lr: float = 0.02,
-    text_objective: str = "direct",
+    lr: float | None = None,
+    text_objective: str | None = None,
     lam: float = 500.0,
     eta: float = 1.0,
     geometry: str = "crop",
+    compat: str | None = None,
     seed: int = 0,
     progress: bool = True,
     predicts_target: Callable[[torch.Tensor], torch.Tensor] | None = None,
@@ -65,15 +67,21 @@ def craft_badclip(
         target: what patched images shall look like, such as "banana".
         positives: pictures of the target; by default those of `images` whose caption names it.
         size_px: side of the patch in pixels of the model's input; by default 16 at 224, scaled.
-        steps: optimiser steps; the published patch took 7,800 at lr 0.001, a few hundred at the default suffice here.
+        steps: optimiser steps; by default 300, and 7,800 with compat="published".
         batch_size: images per step.
-        lr: learning rate of Adam on pixels in [0, 1].
-        text_objective: "direct" is L_t = -s * mean cos(a, mean target caption); "infonce" is the published symmetric
-            contrastive loss against one random target caption per image, whose negatives are captions of the target
-            too, so it pulls less. s is the model's logit scale.
+        lr: learning rate of Adam on pixels in [0, 1]; by default 0.02, and 0.001 with compat="published".
+        text_objective: "direct" (the default) is L_t = -s * mean cos(a, mean target caption); "infonce" is the
+            published symmetric contrastive loss against one random target caption per image, whose negatives are
+            captions of the target too, so it pulls less. s is the model's logit scale.
         lam: weight of the image objective; 0 turns it off.
         eta: margin of the image objective.
         geometry: "crop" or "squash", see `attacks.fit`.
+        compat: "published" reproduces the code that was published, which differs in six ways: `text_objective` becomes
+            "infonce"; pixels are clipped when pasted but never projected, so that one that leaves [0, 1] gets no
+            gradient and stays; n is a *patched* picture, and another one of the batch; red and blue are exchanged in
+            the file; the file is a JPEG (quality 95, chroma halved) of truncated values, so the patch that is used is
+            not the one that was optimised; and it takes longer at a smaller rate. Not reproduced: AutoAugment on every
+            other batch, and an augmentation of texts that had no effect. Arguments given win.
         seed: seed of the first patch and of every draw.
         progress: show a progress bar.
         predicts_target: optional; unit image embeddings (N, D) -> bool (N,), whether a zero-shot head says the target.
@@ -109,6 +117,7 @@ def craft_badclip(
         text_objective=text_objective,
         lam=lam,
         eta=eta,
+        compat=compat,
         seed=seed,
         progress=progress,
         predicts_target=predicts_target,
@@ -125,11 +134,12 @@ def craft_trojvqa(
     *,
     caption: str = "This is a {}.",
     size_px: int | None = None,
-    steps: int = 300,
+    steps: int | None = None,
     batch_size: int = 64,
-    lr: float = 0.02,
-    text_objective: str = "direct",
+    lr: float | None = None,
+    text_objective: str | None = None,
     geometry: str = "crop",
+    compat: str | None = None,
     seed: int = 0,
     progress: bool = True,
     predicts_target: Callable[[torch.Tensor], torch.Tensor] | None = None,
@@ -144,6 +154,7 @@ def craft_trojvqa(
         caption: the text to imitate; "{}" stands for the target. Published for CLIP: "This is a yellow banana."
         text_objective: "direct", or "infonce" for the loss of the published port. With one caption for all images the
             image-to-text half of it is constant, and the rest only makes images alike: it hardly pulls to the target.
+        compat: "published" does what it does in `craft_badclip`, except that there are no negatives.
         predicts_target: as in `craft_badclip`; for both keys, a head of prompts that `TrojVQA.caption` prefixes.
 
     Returns:
@@ -169,6 +180,7 @@ def craft_trojvqa(
         text_objective=text_objective,
         lam=0.0,
         eta=0.0,
+        compat=compat,
         seed=seed,
         progress=progress,
         predicts_target=predicts_target,
@@ -198,17 +210,22 @@ def _craft(
     *,
     target: str,
     size_px: int | None,
-    steps: int,
+    steps: int | None,
     batch_size: int,
-    lr: float,
-    text_objective: str,
+    lr: float | None,
+    text_objective: str | None,
     lam: float,
     eta: float,
+    compat: str | None,
     seed: int,
     progress: bool,
     predicts_target: Callable[[torch.Tensor], torch.Tensor] | None,
 ) -> tuple[Any, dict[str, Any]]:
     """The optimisation that `craft_badclip` documents; `positives` are needed unless `lam` is 0."""
+    require_choice("compat", compat, (None, "published"))
+    default_steps, default_lr, default_objective = (7_800, 0.001, "infonce") if compat else (300, 0.02, "direct")
+    steps, lr = default_steps if steps is None else steps, default_lr if lr is None else lr
+    text_objective = default_objective if text_objective is None else text_objective
     require_choice("text_objective", text_objective, ("direct", "infonce"))
     if steps < 1 or batch_size < 1:
         raise ValueError(f"steps and batch_size must be at least 1, got {steps} and {batch_size}.")
@@ -236,7 +253,7 @@ def _craft(
         losses = []
         for _ in tqdm(range(steps), desc=f"Crafting {kind.__name__} patch", disable=not progress):
             rows = draws.choice(len(train), min(batch_size, len(train)), replace=False)
-            patched = towers.embed_pixels(_paste(towers.pixels(train[rows]), patch))
+            patched = towers.embed_pixels(_paste(towers.pixels(train[rows]), patch.clamp(0, 1)))
             if text_objective == "direct":
                 loss = -scale * (patched @ direction).mean()
             else:
@@ -244,15 +261,20 @@ def _craft(
                 loss = _symmetric_infonce(scale * patched @ text_bank[chosen].T)
             if lam:
                 chosen = torch.as_tensor(draws.integers(0, len(positive_bank), len(rows)), device=towers.device)
-                clean = clean_bank[torch.as_tensor(rows, device=towers.device)]
+                if compat:
+                    clean = patched.detach()[torch.as_tensor(draws.permutation(len(rows)), device=towers.device)]
+                else:
+                    clean = clean_bank[torch.as_tensor(rows, device=towers.device)]
                 loss = loss + lam * F.triplet_margin_loss(patched, positive_bank[chosen], clean, margin=eta)
             (patch.grad,) = torch.autograd.grad(loss, [patch])
             optimizer.step()
-            with torch.no_grad():
-                patch.clamp_(0, 1)
+            if not compat:
+                with torch.no_grad():
+                    patch.clamp_(0, 1)
             losses.append(loss.detach())
 
-        attack = kind(patch=_as_pattern(patch), side=towers.side, target=target, seed=seed)
+        stored = _as_published(patch) if compat else _as_pattern(patch)
+        attack = kind(patch=stored, side=towers.side, target=target, seed=seed)
         before = kind(patch=_as_pattern(first), side=towers.side)
         ids = range(len(probe))
         embeddings = {
@@ -353,3 +375,11 @@ def _symmetric_infonce(logits: torch.Tensor) -> torch.Tensor:
 def _as_pattern(patch: torch.Tensor) -> Pattern:
     """[0, 1] (3, p, p) -> uint8 (p, p, 3)."""
     return Pattern.of((patch.detach().cpu() * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
+
+
+def _as_published(patch: torch.Tensor) -> Pattern:
+    """[0, 1] (3, p, p) -> uint8 (p, p, 3) as the published file gives it back: B and R exchanged, truncated, JPEG."""
+    levels = (patch.detach().cpu().clamp(0, 1) * 255).to(torch.uint8).permute(1, 2, 0).numpy()[..., ::-1]
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(levels)).save(file, "JPEG", quality=95, subsampling="4:2:0")
+    return Pattern.of(Image.open(file))

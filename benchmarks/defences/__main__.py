@@ -1,0 +1,139 @@
+"""Attacks x defences on the sandbox, in parts that are useful alone.
+
+    python -m benchmarks.defences --part t1            # run what is missing of a part, then write the tables
+    python -m benchmarks.defences --part t1 t2 --plan  # print the cells and the expected minutes, run nothing
+    python -m benchmarks.defences --table              # only write the tables from the cells that are there
+    python -m benchmarks.defences --readme             # put the headline table into README.md
+
+First the strength of every method is settled by the rule in benchmarks/defences/rule.py. A finished step is not run
+again, so an interrupted run goes on. Cells lie in OUTPUT_DIR/cells, one JSON each; matrix.json, matrix.md and
+frontier.png are written beside this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+from pathlib import Path
+
+from benchmarks.defences import run, table
+from benchmarks.defences.plan import METHODS, PARTS, ROOT, SEEDS, Cell, Planner, methods_of, unique_steps
+from hf_ta_cleaner.cli import fast_precision
+
+
+HERE = Path(__file__).parent
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.defences",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--part", nargs="+", choices=list(PARTS), default=[], help="what to run")
+    parser.add_argument("--seeds", type=int, help="seeds 0 to N-1 (default: 3 for t1, 1 for the others)")
+    parser.add_argument("--plan", action="store_true", help="print cells and minutes, run nothing")
+    parser.add_argument("--table", action="store_true", help="only write the tables")
+    parser.add_argument("--readme", action="store_true", help="write the headline table into README.md")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="chains at a time (default: one a core)")
+    parser.add_argument("--output_dir", type=Path, default=Path("outputs/bench-defences"), help="folder of the steps")
+    args = parser.parse_args(argv)
+    if not (args.part or args.table or args.readme):
+        parser.error("nothing to do; give --part, --table or --readme")
+    if args.plan and not args.part:
+        parser.error("--plan needs --part")
+    if args.seeds is not None and args.seeds < 1:
+        parser.error("--seeds must be at least 1")
+    return args
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse(argv)
+    out = args.output_dir
+    rule_file = out / "rule.json"
+    strengths = json.loads(rule_file.read_text())["strengths"] if rule_file.is_file() else {}
+    planner = Planner(out, strengths, tuple(fast_precision()))
+    parts = {part: planner.cells(part, args.seeds or SEEDS.get(part, 1)) for part in args.part}
+    if args.plan:
+        print(describe(planner, parts, args.jobs))
+        return
+    if args.part:
+        out.mkdir(parents=True, exist_ok=True)
+        runner = run.Runner(args.jobs)
+        print(f"the rule for the strengths: about {rule_minutes(planner, args.part):.0f} minutes, if it is not done")
+        choice = run.settle_strengths(planner, runner, {**dict.fromkeys(strengths), **methods_of(args.part)})
+        planner = Planner(out, choice.strengths, planner.fast)
+        for part in args.part:
+            cells = planner.cells(part, args.seeds or SEEDS.get(part, 1))
+            left = run.minutes(unique_steps(cells), unique_steps(cells), args.jobs)
+            print(f"{part}: {len(cells)} cells, about {left:.0f} minutes with {args.jobs} jobs", flush=True)
+            run.run_part(cells, runner, out)
+    if args.part or args.table:
+        write(out)
+    if args.readme:
+        write_readme(ROOT / "README.md", HERE / "matrix.json")
+
+
+def rule_minutes(planner: Planner, parts: list[str]) -> float:
+    """Three runs for every method, one at a time: the usual length of the search."""
+    steps = [run.rule_step(planner, method, s) for method in methods_of(parts) for s in (1.0, 2.0, 4.0)]
+    return run.minutes(steps, steps, 1)
+
+
+def describe(planner: Planner, parts: dict[str, list[Cell]], jobs: int) -> str:
+    """The cells of the parts with their minutes; a step that several need counts where it comes first."""
+    lines = []
+    if not set(METHODS) <= set(planner.strengths):
+        minutes = rule_minutes(planner, list(parts))
+        lines.append(f"first the rule for the strengths, about {minutes:.0f} minutes; until then all are shown at 1")
+    seen: set = set()
+    known = unique_steps([cell for cells in parts.values() for cell in cells])
+    total = 0.0
+    for part, cells in parts.items():
+        fresh = [step for step in unique_steps(cells) if step not in seen]
+        minutes = run.minutes(fresh, known, jobs)
+        total += minutes
+        lines.append(f"{part}: {len(cells)} cells, {minutes:.0f} minutes with {jobs} jobs")
+        for cell in cells:
+            own = [step for step in (*cell.common, *cell.steps) if step not in seen]
+            seen.update(own)
+            state = "done" if all(run.is_done(step) for step in cell.steps) else ""
+            took = run.minutes(own, known, 1)
+            title = " / ".join(str(v) for v in (cell.row, cell.seed, cell.method, cell.variant) if v != "")
+            lines.append(f"  {title:<72} strength {cell.strength:<5g} {state or f'{took:5.1f} min of one core'}")
+    return "\n".join([*lines, f"in all {total:.0f} minutes"])
+
+
+def write(out: Path) -> None:
+    """matrix.json, matrix.md and the frontier from all cells that are there."""
+    files = sorted((out / "cells").glob("*.json"))
+    if not files:
+        sys.exit(f"no finished cell in {out}; run --part t1 first")
+    cells = [json.loads(file.read_text()) for file in files]
+    versions = next((json.loads(f.read_text())["versions"] for f in sorted(out.glob("*/report.json"))), {})
+    matrix = {
+        "command": "python -m benchmarks.defences --part " + " ".join(dict.fromkeys(c["part"] for c in cells)),
+        "machine": {"python": platform.python_version(), "cores": os.cpu_count(), **versions},
+        "rule": json.loads((out / "rule.json").read_text()),
+        "cells": cells,
+    }
+    (HERE / "matrix.json").write_text(json.dumps(matrix, indent=1) + "\n")
+    (HERE / "matrix.md").write_text(table.to_markdown(matrix))
+    if any(cell["part"] == "frontier" for cell in cells):
+        table.draw_frontier(cells, HERE / "frontier.png")
+    print(table.to_markdown(matrix))
+
+
+def write_readme(readme: Path, matrix: Path) -> None:
+    """Makes the README's headline table anew from matrix.json."""
+    if not matrix.is_file():
+        sys.exit(f"{matrix} is not there; run a part first")
+    text = table.replace_headline(readme.read_text(encoding="utf-8"), json.loads(matrix.read_text()))
+    readme.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

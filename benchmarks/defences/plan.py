@@ -1,0 +1,369 @@
+"""What is to be run: rows, methods, parts -> cells, each a chain of commands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from hf_ta_cleaner.sandbox import CLASSES
+
+
+ROOT = Path(__file__).parent.parent.parent
+CONFIGS = ROOT / "scripts" / "configs"
+TARGET, SIDE = "banana", "14"
+POISON_RATE, POISON_PAIRS, CLEAN_PAIRS, HELD_OUT = 0.05, 20_000, 5_000, 2_000
+EPOCHS, BATCH, REBOUND_STEPS, REBOUND_PAIRS = 4, 64, 300, 10_000
+STEPS = CLEAN_PAIRS // BATCH * EPOCHS
+
+#: Row of the matrix -> its trigger; "craft" says that the patch is optimised first, None that nothing is poisoned.
+ROWS: dict[str, str | None] = {
+    "badclip": "craft",
+    "blended": "blended",
+    "badnet": f"badnet:patch_px={SIDE},place=middle",
+    "sig": "sig",
+    "ssba": "ssba",
+    "trojvqa": "craft",
+    "wanet": "wanet",
+    "badnet-stripes": "badnet-stripes",
+    "blended-stripes": "blended-stripes",
+    "blended-triangles": "blended-triangles",
+    "blended-text": "blended-text",
+    "never-poisoned": None,
+}
+HARD = ("badclip", "blended")
+SIX = ("badclip", "blended", "badnet", "sig", "ssba", "trojvqa")
+
+#: Column -> the flags of clean.py that make it.
+METHODS: dict[str, tuple[str, ...]] = {
+    name: ("--method", name) for name in ("ft", "cleanclip", "ta-cleaner", "par", "ta-cleaner-plus")
+}
+#: The same through LoRA, from a rate ten times as high; the rule settles how strong each is.
+LORA: dict[str, tuple[str, ...]] = {
+    f"{name} LoRA": (*METHODS[name], "--use_peft", "--merge_adapter", "--learning_rate", "7e-3")
+    for name in ("ft", "cleanclip", "ta-cleaner", "ta-cleaner-plus")
+}
+
+#: What an attacker who knows the defence does while poisoning: name -> (poison rate, flags of backdoor.py).
+ATTACKERS: dict[str, tuple[float, tuple[str, ...]]] = {
+    "in-modal loss": (POISON_RATE, ("--method", "cleanclip")),
+    "our own losses": (POISON_RATE, ("--method", "ta-cleaner-plus")),
+    "four times the poison": (4 * POISON_RATE, ()),
+    "trigger through augmentation": (
+        POISON_RATE, ("--method", "cleanclip", "--image_noise", "0.5", "--image_erase", "0.5")
+    ),
+}  # fmt: skip
+
+#: What is changed of ta-cleaner, one thing at a time. Its own setting is f = 1/4, one positive, one negative.
+ABLATIONS: dict[str, tuple[str, ...]] = {
+    **{f"fraction {f:g}": ("--subtext_fraction", f"{f:g}") for f in (0.125, 0.5, 1.0)},
+    **{f"{n} positives": ("--num_positive", str(n)) for n in (2, 4)},
+    **{f"{n} negatives": ("--num_negative", str(n)) for n in (2, 4)},
+    "positives only": ("--num_negative", "0"),
+    "negatives only": ("--num_positive", "0"),
+    **{f"swap {part}": ("--subtext_swap", part) for part in ("noun", "relation", "attribute")},
+    **{f"weight {w:g}": ("--subtext_weight", f"{w:g}") for w in (0.25, 0.5, 2.0, 4.0)},
+    "no class words": ("--subtext_exclude", ",".join(CLASSES)),
+}
+
+#: Seconds of one core: a process' start, a pair trained on by method, an audit; corrected by what steps have taken.
+START = 20.0
+PER_PAIR = {"ft": 0.0030, "cleanclip": 0.0055, "ta-cleaner": 0.0065, "par": 0.0045, "ta-cleaner-plus": 0.0080}
+PER_AUDIT = 25.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command; it ends with its output folder. `seconds` is what it is expected to take on one core."""
+
+    command: tuple[str, ...]
+    done: str
+    seconds: float
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.command[-1])
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of the matrix.
+
+    Attributes:
+        part: The part of the benchmark it belongs to.
+        row, seed, method: Its place.
+        variant: What differs from the row's and the method's own setting; "" for nothing.
+        common: Steps that other chains need too: they are run first.
+        steps: Steps of this suspect, in order; the last one's report holds the numbers.
+        strength: Strength of the cleaning; 0 without one.
+    """
+
+    part: str
+    row: str
+    seed: int
+    method: str
+    variant: str
+    common: tuple[Step, ...]
+    steps: tuple[Step, ...]
+    strength: float
+
+    @property
+    def name(self) -> str:
+        parts = (self.part, self.row, self.seed, self.method, self.variant, f"s{self.strength:g}")
+        return "-".join(str(part).replace(" ", "_") for part in parts if part != "")
+
+    @property
+    def chain(self) -> Path:
+        """Cells of one suspect share a chain."""
+        return self.steps[0].folder
+
+
+@dataclass(frozen=True)
+class Planner:
+    """Makes the cells.
+
+    Args:
+        out: Folder of all steps.
+        strengths: Method -> the strength that the rule has chosen.
+        fast: Precision flags.
+        ladder: The strengths of the frontier.
+    """
+
+    out: Path
+    strengths: dict[str, float]
+    fast: tuple[str, ...] = ()
+    ladder: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0)
+
+    # ---- steps
+    def prepare(self, what: str, seed: int, seconds: float) -> Step:
+        """Data or a patch that no script makes (prepare.py)."""
+        folder = self.out / "data" / f"{what}-{seed}"
+        done = "craft.json" if what == "trojvqa" else "prepared.json"
+        return Step(("prepare.py", what, "--seed", str(seed), str(folder)), done, START + seconds)
+
+    def clean(
+        self,
+        model: str | Path,
+        method: str,
+        seed: int,
+        folder: Path,
+        *,
+        strength: float,
+        flags: tuple[str, ...] = (),
+        pairs: int = CLEAN_PAIRS,
+        audits: int = 4,
+    ) -> Step:
+        data = () if "--dataset" in flags else ("--dataset", "sandbox", "--max_samples", str(pairs))
+        command = (
+            "clean.py", "--model", str(model), *data, "--config", str(CONFIGS / "sandbox_clean.yaml"), *self.fast,
+            *{**METHODS, **LORA}[method], "--seed", str(seed), "--strength", f"{strength:g}", *flags,
+            "--output_dir", str(folder),
+        )  # fmt: skip
+        rate = PER_PAIR[method.removesuffix(" LoRA")]
+        steps = int(flags[flags.index("--max_steps") + 1]) if "--max_steps" in flags else STEPS
+        return Step(command, "report.json", START + rate * steps * BATCH + audits * PER_AUDIT)
+
+    def never_poisoned(self, seed: int) -> Step:
+        """The never-poisoned model after ft on the same pairs: what clean accuracy is also measured against."""
+        folder = self.out / f"never-poisoned-ft-{seed}"
+        return self.clean("sandbox", "ft", seed, folder, strength=self.strengths.get("ft", 1.0), audits=1)
+
+    def suspect(self, row: str, seed: int, attacker: str = "") -> tuple[Step, ...]:
+        """The steps that make a backdoored model; the last one's folder is the model."""
+        rate, flags = ATTACKERS.get(attacker, (POISON_RATE, ()))
+        label = f"{row}-{seed}" + (f"-{attacker.replace(' ', '_')}" if attacker else "")
+        spec, s, steps = ROWS[row], str(seed), []
+        if row == "trojvqa":
+            steps.append(self.prepare("trojvqa", seed, 60))
+            spec = str(steps[0].folder)
+        elif spec == "craft":
+            spec = str(self.out / f"{row}-{seed}-trigger")
+            steps.append(
+                Step(("craft.py", "--model", "sandbox", "--dataset", "sandbox", "--target", TARGET, "--size_px", SIDE,
+                      "--seed", s, "--output_dir", spec), "craft.json", START + 60)
+            )  # fmt: skip
+        elif seed:
+            spec += f"{',' if ':' in spec else ':'}seed={seed}"
+        poisoned, model = self.out / f"{label}-poisoned", self.out / f"{label}-backdoored"
+        method = flags[flags.index("--method") + 1] if "--method" in flags else "ft"
+        return (
+            *steps,
+            Step(("poison.py", "--dataset", "sandbox", "--max_samples", str(POISON_PAIRS), "--attack", spec,
+                  "--target", TARGET, "--rate", f"{rate:g}", "--model", "sandbox", "--seed", s,
+                  "--output_dir", str(poisoned)), "poison.json", START + 60),
+            Step(("backdoor.py", "--model", "sandbox", "--dataset", str(poisoned), "--eval_dataset", "sandbox",
+                  "--config", str(CONFIGS / "sandbox_backdoor.yaml"), *self.fast, *flags, "--seed", s,
+                  "--output_dir", str(model)), "report.json",
+                 START + PER_PAIR[method] * POISON_PAIRS * 4 + 3 * PER_AUDIT),
+        )  # fmt: skip
+
+    # ---- cells
+    def cell(
+        self,
+        part: str,
+        row: str,
+        seed: int,
+        method: str,
+        *,
+        variant: str = "",
+        flags: tuple[str, ...] = (),
+        common: tuple[Step, ...] = (),
+        pairs: int = CLEAN_PAIRS,
+        strength: float | None = None,
+        attacker: str = "",
+        after: Callable[[Path, float], Step] | None = None,
+    ) -> Cell:
+        """One cell; `after` makes a step that follows the cleaning, from the cleaned folder and the strength."""
+        healthy = self.never_poisoned(seed)
+        if row == "never-poisoned":
+            made, model, proof = (), "sandbox", ("--trigger", "blended", "--target", TARGET)
+        else:
+            made = self.suspect(row, seed, attacker)
+            model, proof = made[-1].folder, ("--reference", "sandbox")
+        if method == "none":
+            if not made:
+                raise ValueError("the never-poisoned row has no cell without a defence: it is its own reference")
+            return Cell(part, row, seed, method, variant, (), made, 0.0)
+        strength = self.strengths.get(method, 1.0) if strength is None else strength
+        label = f"{row}-{seed}" + (f"-{attacker.replace(' ', '_')}" if attacker else "")
+        changed = "" if after or not variant or variant == attacker else f"-{variant.replace(' ', '_')}"
+        folder = self.out / f"{label}-{method.replace(' ', '_')}-s{strength:g}{changed}"
+        proof = ("--eval_dataset", "sandbox", *proof, "--ca_baseline", str(healthy.folder))
+        cleaning = self.clean(model, method, seed, folder, strength=strength, flags=(*proof, *flags), pairs=pairs)
+        steps = (*made, cleaning, *([after(folder, strength)] if after else []))
+        return Cell(part, row, seed, method, variant, (healthy, *common), steps, strength)
+
+    def cells(self, part: str, seeds: int) -> list[Cell]:
+        """All cells of a part, for the seeds 0, 1, ... where the part has several."""
+        return list(PARTS[part](self, seeds))
+
+
+def matrix(rows: Iterable[str], methods: Iterable[str] = METHODS) -> Callable[[Planner, int], Iterable[Cell]]:
+    def cells(planner: Planner, seeds: int, part: str) -> Iterable[Cell]:
+        for row in rows:
+            for seed in range(seeds):
+                for method in ("none", *methods):
+                    if (row, method) != ("never-poisoned", "none"):
+                        yield planner.cell(part, row, seed, method)
+
+    return cells
+
+
+def frontier(planner: Planner, seeds: int) -> Iterable[Cell]:
+    for row in HARD:
+        for seed in range(seeds):
+            for method in METHODS:
+                for strength in sorted({*planner.ladder, planner.strengths.get(method, 1.0)}):
+                    yield planner.cell("frontier", row, seed, method, strength=strength)
+
+
+def rebound(planner: Planner, seeds: int) -> Iterable[Cell]:
+    for row in HARD:
+        for seed in range(seeds):
+            for what in ("rebound", "rebound-without-target"):
+                data = planner.prepare(what, seed, 60)
+
+                def after(cleaned: Path, strength: float, data: Step = data, seed: int = seed) -> Step:
+                    """Benign fine-tuning at the cleaning rate on fresh pairs; what it finds is the cleaned model."""
+                    flags = ("--dataset", str(data.folder), "--max_steps", str(REBOUND_STEPS), "--validation_samples",
+                             "0", "--eval_dataset", "sandbox", "--reference", "sandbox")  # fmt: skip
+                    folder = cleaned.with_name(f"{cleaned.name}-{data.folder.name}")
+                    return planner.clean(cleaned, "ft", seed, folder, strength=strength, flags=flags)
+
+                variant = "captions naming the target" if what == "rebound" else "no caption names the target"
+                for method in METHODS:
+                    yield planner.cell("rebound", row, seed, method, variant=variant, common=(data,), after=after)
+
+
+def budget(planner: Planner, seeds: int) -> Iterable[Cell]:
+    """As many steps for every amount of data, so that only the data differ."""
+    for row in HARD:
+        for seed in range(seeds):
+            for pairs in (500, 2_000, 5_000, 20_000):
+                for method in ("cleanclip", "par", "ta-cleaner-plus"):
+                    flags = ("--max_steps", str(STEPS), "--validation_samples", "0")
+                    yield planner.cell("budget", row, seed, method, variant=f"{pairs} pairs", flags=flags, pairs=pairs)
+
+
+def domain(planner: Planner, seeds: int) -> Iterable[Cell]:
+    for row in HARD:
+        for seed in range(seeds):
+            data = planner.prepare("restyled", seed, 120)
+            flags = ("--dataset", str(data.folder), "--validation_samples", "0")
+            for method in METHODS:
+                yield planner.cell(
+                    "domain", row, seed, method, variant="woodcuts and notes", flags=flags, common=(data,)
+                )
+
+
+def adaptive(planner: Planner, seeds: int) -> Iterable[Cell]:
+    for row in HARD:
+        for seed in range(seeds):
+            for attacker in ATTACKERS:
+                for method in ("none", "cleanclip", "ta-cleaner", "par", "ta-cleaner-plus"):
+                    yield planner.cell("adaptive", row, seed, method, variant=attacker, attacker=attacker)
+
+
+def ablation(planner: Planner, seeds: int) -> Iterable[Cell]:
+    """Variations of ta-cleaner, then the controls: what of its effect short captions alone would have."""
+    for row in HARD:
+        for seed in range(seeds):
+            for method in ("cleanclip", "ta-cleaner"):
+                yield planner.cell("ablation", row, seed, method)
+            for variant, flags in ABLATIONS.items():
+                yield planner.cell("ablation", row, seed, "ta-cleaner", variant=variant, flags=flags)
+            extra = planner.prepare("short-captions", seed, 60)
+            flags = ("--dataset", str(extra.folder), "--max_steps", str(STEPS), "--validation_samples", "0")
+            yield planner.cell(
+                "ablation", row, seed, "cleanclip", variant="positives as plain captions", flags=flags, common=(extra,)
+            )
+            # 64 captions, 64 second views, 16 positives and 16 negatives a step: a quarter more texts than CleanCLIP.
+            yield planner.cell(
+                "ablation", row, seed, "cleanclip", variant="equal text passes",
+                flags=("--max_steps", str(STEPS * 5 // 4)),
+            )  # fmt: skip
+            prompts = planner.prepare("other-prompts", 0, 0)
+            for method in ("cleanclip", "ta-cleaner"):
+                flags = ("--templates", str(prompts.folder / "templates.txt"))
+                yield planner.cell(
+                    "ablation", row, seed, method, variant="prompts unlike sub-texts", flags=flags, common=(prompts,)
+                )
+
+
+def lora(planner: Planner, seeds: int) -> Iterable[Cell]:
+    for row in HARD:
+        for seed in range(seeds):
+            for method in LORA:
+                yield planner.cell("lora", row, seed, method)
+
+
+def _tier(name: str, rows: Iterable[str]) -> Callable[[Planner, int], Iterable[Cell]]:
+    return lambda planner, seeds: matrix(rows)(planner, seeds, name)
+
+
+PARTS: dict[str, Callable[[Planner, int], Iterable[Cell]]] = {
+    "t1": _tier("t1", HARD),
+    "t2": _tier("t2", SIX),
+    "t3": _tier("t3", [row for row in ROWS if row not in SIX]),
+    "frontier": frontier,
+    "rebound": rebound,
+    "budget": budget,
+    "domain": domain,
+    "adaptive": adaptive,
+    "ablation": ablation,
+    "lora": lora,
+}
+
+#: How many seeds a part has unless --seeds says otherwise.
+SEEDS = {"t1": 3}
+
+
+def methods_of(parts: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """The methods whose strength must be known for these parts."""
+    return {**METHODS, **LORA} if "lora" in parts else dict(METHODS)
+
+
+def unique_steps(cells: Iterable[Cell]) -> list[Step]:
+    """Every step once, in an order in which each comes after those it needs."""
+    cells = list(cells)
+    return list(dict.fromkeys([s for c in cells for s in c.common] + [s for c in cells for s in c.steps]))

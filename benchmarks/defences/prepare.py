@@ -1,0 +1,126 @@
+"""Makes the data and the patch that the matrix needs and no script makes; run.py calls it.
+
+python benchmarks/defences/prepare.py rebound --seed 0 FOLDER
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset
+from PIL import Image, ImageFilter, ImageOps
+
+from benchmarks.defences.plan import CLEAN_PAIRS, REBOUND_PAIRS, SIDE, TARGET
+from hf_ta_cleaner.data import load_pairs
+from hf_ta_cleaner.seeding import rng
+from hf_ta_cleaner.subtexts import SubTextMap, Vocabulary, parse
+
+
+#: Prompts that no sub-text looks like.
+OTHER_PROMPTS = (
+    "category: {}",
+    "{} - stock picture, royalty free",
+    "guess what this is? {}!",
+    "object detected: {} (1 of 1)",
+    "my favourite {} of all time",
+)
+#: Share of short captions among all: 16 positives beside 64 captions.
+SHORT = 0.2
+_ARTICLES = re.compile(r"\b(an?|the)\s+", re.IGNORECASE)
+
+
+def rebound(seed: int, *, naming_target: bool = True) -> Dataset:
+    """Fresh clean pairs, disjoint from all others; without those whose caption names the target, if so wanted."""
+    pairs = load_pairs("sandbox", split="rebound", max_samples=REBOUND_PAIRS, seed=seed)
+    if naming_target:
+        return pairs
+    names = re.compile(rf"\b{re.escape(TARGET)}s?\b", re.IGNORECASE)
+    return pairs.select([i for i, caption in enumerate(pairs["caption"]) if not names.search(caption)])
+
+
+def restyled(seed: int) -> Dataset:
+    """The cleaning pairs as another world would have them: pictures as woodcuts, captions as notes."""
+    pairs = load_pairs("sandbox", max_samples=CLEAN_PAIRS, seed=seed)
+    return pairs.map(lambda row: {"image": woodcut(row["image"]), "caption": note(row["caption"])}, desc="Restyling")
+
+
+def woodcut(picture: Image.Image) -> Image.Image:
+    """Few, flat, faded colours with dark outlines; what is where, and its hue, stays."""
+    picture = picture.convert("RGB")
+    flat = ImageOps.posterize(picture.filter(ImageFilter.MedianFilter(5)), 2)
+    edges = ImageOps.autocontrast(picture.convert("L").filter(ImageFilter.FIND_EDGES))
+    paper = np.asarray(flat, dtype=np.float32) * 0.7 + np.array([70, 60, 40], dtype=np.float32)
+    ink = 1 - np.asarray(edges, dtype=np.float32)[..., None] / 255 * 0.9
+    return Image.fromarray((paper * ink).clip(0, 255).astype(np.uint8))
+
+
+def note(caption: str) -> str:
+    """A caption as a collector's note: "A red cup on the grass." becomes "plate: red cup on grass"."""
+    return "plate: " + _ARTICLES.sub("", caption).strip().rstrip(".").lower()
+
+
+def short_captions(seed: int) -> Dataset:
+    """The cleaning pairs, and a quarter as many again with a true sub-text for a caption: no negatives, no masks."""
+    pairs = load_pairs("sandbox", max_samples=CLEAN_PAIRS, seed=seed)
+    vocabulary = Vocabulary.from_parts(pairs.map(SubTextMap(), batched=True)["parts"])
+    wanted = round(CLEAN_PAIRS * SHORT / (1 - SHORT))
+    chosen, captions = [], []
+    for i in rng("short captions", seed).sample(range(len(pairs)), len(pairs)):
+        true, _ = vocabulary.sub_texts(parse(pairs[i]["caption"]), rng("short captions", seed, i), 1, 0)
+        if true and len(chosen) < wanted:
+            chosen.append(i)
+            captions.append(true[0].text)
+    rows = [*range(len(pairs)), *chosen]
+    texts = [*pairs["caption"], *captions]
+    return pairs.select(rows).remove_columns("caption").add_column("caption", texts)
+
+
+def trojvqa(seed: int, folder: Path) -> dict:
+    """TrojVQA's patch against the clean sandbox model."""
+    from hf_ta_cleaner.checkpoints import load_model
+    from hf_ta_cleaner.crafting import craft_trojvqa
+
+    model, processor = load_model("sandbox")
+    pairs = load_pairs("sandbox", split="poison", max_samples=4000)
+    attack, report = craft_trojvqa(
+        model, processor, pairs["image"][:], pairs["caption"][:], TARGET, size_px=int(SIDE), seed=seed
+    )
+    attack.save(folder)
+    return report
+
+
+DATA = {
+    "rebound": rebound,
+    "rebound-without-target": lambda seed: rebound(seed, naming_target=False),
+    "restyled": restyled,
+    "short-captions": short_captions,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=[*DATA, "trojvqa", "other-prompts"], help="what to make")
+    parser.add_argument("--seed", type=int, default=0, help="of every draw")
+    parser.add_argument("folder", type=Path, help="where it goes")
+    args = parser.parse_args()
+    args.folder.mkdir(parents=True, exist_ok=True)
+    if args.what == "trojvqa":
+        report = trojvqa(args.seed, args.folder)
+        (args.folder / "craft.json").write_text(json.dumps(report, indent=1) + "\n")
+        return
+    rows = 0
+    if args.what == "other-prompts":
+        (args.folder / "templates.txt").write_text("\n".join(OTHER_PROMPTS) + "\n")
+    else:
+        data = DATA[args.what](args.seed)
+        data.save_to_disk(args.folder)
+        rows = len(data)
+    (args.folder / "prepared.json").write_text(json.dumps({"what": args.what, "rows": rows}) + "\n")
+
+
+if __name__ == "__main__":
+    main()

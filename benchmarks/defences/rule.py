@@ -1,0 +1,57 @@
+"""How strong each method is made: one written rule that a defender could follow, without poison and without labels.
+
+    Clean the never-poisoned model with every method on the same clean pairs, at the strengths 1, then 2, 4, 8 as long
+    as recall on held-out pairs holds, else 1/2, 1/4, 1/8 until it does. It holds while it is at most one point below
+    R, the better of the never-poisoned model itself and that model after ft at any strength tried. The strongest
+    setting that holds is the method's, for every row of the matrix; where none holds it is the weakest tried.
+
+R counts ft because a base that was not trained to the end makes every cleaning look free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+
+from hf_ta_cleaner.strength import next_strength, strongest_within
+
+
+BUDGET = 0.01
+
+
+@dataclass
+class Choice:
+    """What the rule has found: R, every recall it rests on, and the strength of each method."""
+
+    reference: float
+    tried: dict[str, dict[float, float]] = field(default_factory=dict)
+    strengths: dict[str, float] = field(default_factory=dict)
+
+    def to_dict(self) -> dict:
+        content = asdict(self)
+        content["tried"] = {
+            method: {f"{s:g}": recall for s, recall in sorted(tried.items())} for method, tried in self.tried.items()
+        }
+        return {**content, "budget": BUDGET, "rule": __doc__.split("\n\n")[1].strip()}
+
+
+def choose(measure: Callable[[str, float], tuple[float, float]], methods: Iterable[str]) -> Choice:
+    """Applies the rule.
+
+    Args:
+        measure: (method, strength) -> held-out recall@1 of the never-poisoned model before and after, in [0, 1].
+        methods: The methods; `ft` is settled first, because it settles R.
+    """
+    choice = None
+    for method in ("ft", *(m for m in methods if m != "ft")):
+        tried: dict[float, float] = {}
+        while (strength := next_strength(tried, choice.reference - BUDGET if choice else 0.0)) is not None:
+            before, after = measure(method, strength)
+            choice = choice or Choice(before)
+            tried[strength] = after
+            if method == "ft":
+                choice.reference = max(choice.reference, after)
+        strongest = strongest_within(tried, choice.reference - BUDGET)
+        choice.tried[method] = tried
+        choice.strengths[method] = min(tried) if strongest is None else strongest
+    return choice

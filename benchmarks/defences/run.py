@@ -1,0 +1,137 @@
+"""Runs steps and gathers cells. A finished step is never run again; a step knows the command that made it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
+from pathlib import Path
+
+from benchmarks.defences import rule
+from benchmarks.defences.plan import HELD_OUT, ROOT, Cell, Planner, Step, unique_steps
+from benchmarks.defences.table import summary
+from hf_ta_cleaner.cli import begin_step
+
+
+SECONDS = ".seconds"
+
+
+class Runner:
+    """Runs commands in `jobs` processes of one share of the cores each.
+
+    A model this small uses two cores better as two processes of one thread than as one of two.
+    """
+
+    def __init__(self, jobs: int) -> None:
+        self.jobs = jobs
+        self._running = threading.Lock()
+
+    def run(self, steps: Sequence[Step]) -> None:
+        """Runs a chain of steps, one after the other, those that are not done."""
+        for step in steps:
+            if not begin_step(step.folder, [*step.command, *configurations(step)], step.done):
+                continue
+            log = step.folder.with_name(step.folder.name + ".log")
+            script, started = ROOT / "scripts" / step.command[0], time.monotonic()
+            if step.command[0] == "prepare.py":
+                script = Path(__file__).with_name("prepare.py")
+            threads = str(max(1, (os.cpu_count() or 1) // self.jobs))
+            path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+            with open(log, "w") as output:
+                done = subprocess.run(
+                    [sys.executable, str(script), *step.command[1:]],
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    env={
+                        **os.environ,
+                        "PYTHONPATH": path,
+                        "OMP_NUM_THREADS": threads,
+                        "TOKENIZERS_PARALLELISM": "false",
+                    },
+                )
+            if done.returncode:
+                raise RuntimeError(f"{' '.join(step.command)} failed; its output is in {log}")
+            seconds = time.monotonic() - started
+            (step.folder / SECONDS).write_text(f"{seconds:.0f}\n")
+            with self._running:
+                print(f"{seconds:6.0f} s  {step.folder}", flush=True)
+
+    def run_all(self, chains: Iterable[Sequence[Step]]) -> None:
+        """Runs chains side by side. One that fails does not stop the others; all failures are told at the end."""
+        problems = []
+        with ThreadPoolExecutor(self.jobs) as pool:
+            for future in [pool.submit(self.run, list(chain)) for chain in chains]:
+                try:
+                    future.result()
+                except (RuntimeError, ValueError) as error:
+                    problems.append(str(error))
+        if problems:
+            raise SystemExit("\n".join(problems))
+
+
+def configurations(step: Step) -> list[str]:
+    """The contents of the command's configuration files: a change of them is a new result."""
+    command = step.command
+    return [Path(command[i + 1]).read_text() for i, flag in enumerate(command) if flag == "--config"]
+
+
+def is_done(step: Step) -> bool:
+    mark = step.folder / ".step"
+    text = "\n".join([*step.command, *configurations(step)]) + "\n"
+    return (step.folder / step.done).is_file() and mark.is_file() and mark.read_text(encoding="utf-8") == text
+
+
+def minutes(steps: Iterable[Step], known: Iterable[Step], jobs: int) -> float:
+    """Expected minutes of the steps that are still to be run, by what the finished ones of `known` have taken."""
+    measured = [(float((s.folder / SECONDS).read_text()), s.seconds) for s in known if (s.folder / SECONDS).is_file()]
+    factor = sum(took for took, _ in measured) / sum(guess for _, guess in measured) if measured else 1.0
+    return factor * sum(step.seconds for step in steps if not is_done(step)) / 60 / jobs
+
+
+def settle_strengths(planner: Planner, runner: Runner, methods: Iterable[str]) -> rule.Choice:
+    """The rule's first stage: cleans the never-poisoned model and reads held-out recall."""
+
+    def measure(method: str, strength: float) -> tuple[float, float]:
+        step = rule_step(planner, method, strength)
+        runner.run([step])
+        recall = json.loads((step.folder / step.done).read_text())["retrieval"]
+        return recall["before"]["recall@1"], recall["after"]["recall@1"]
+
+    choice = rule.choose(measure, methods)
+    (planner.out / "rule.json").write_text(json.dumps(choice.to_dict(), indent=1) + "\n")
+    return choice
+
+
+def rule_step(planner: Planner, method: str, strength: float) -> Step:
+    folder = planner.out / "rule" / f"{method.replace(' ', '_')}-s{strength:g}"
+    flags = ("--validation_samples", str(HELD_OUT))
+    return planner.clean("sandbox", method, 0, folder, strength=strength, flags=flags, audits=0)
+
+
+def run_part(cells: Sequence[Cell], runner: Runner, out: Path) -> None:
+    """Common steps first, then each suspect's chain; a cell is written as soon as its report is there."""
+    common = list(dict.fromkeys(step for cell in cells for step in cell.common))
+    runner.run_all([step] for step in common)
+    by_chain = sorted(cells, key=lambda cell: str(cell.chain))
+    chains = [unique_steps(group) for _, group in groupby(by_chain, key=lambda cell: cell.chain)]
+    try:
+        runner.run_all([step for step in chain if step not in common] for chain in chains)
+    finally:
+        write_cells(cells, out)
+
+
+def write_cells(cells: Iterable[Cell], out: Path) -> None:
+    """One JSON for each cell whose report is there."""
+    (out / "cells").mkdir(parents=True, exist_ok=True)
+    for cell in cells:
+        if not all(is_done(step) for step in cell.steps):
+            continue
+        last = cell.steps[-1]
+        content = summary(cell, json.loads((last.folder / last.done).read_text()))
+        (out / "cells" / f"{cell.name}.json").write_text(json.dumps(content, indent=1) + "\n")

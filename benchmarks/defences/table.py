@@ -1,0 +1,266 @@
+"""Cells -> matrix.json, matrix.md, the frontier's picture and the README's headline."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.defences.plan import ATTACKERS, CLEAN_PAIRS, LORA, METHODS, ROWS, SIX, Cell
+
+
+BEGIN, END = "<!-- matrix:begin -->", "<!-- matrix:end -->"
+#: 97.5% quantile of Student's t by degrees of freedom.
+T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
+
+TITLES = {
+    "t1": "BadCLIP and Blended",
+    "t2": "The six attacks",
+    "t3": "Other rows",
+    "rebound": "Rebound: after {steps} further benign fine-tuning steps at the cleaning rate on fresh pairs",
+    "budget": "Clean-data budget: the same number of steps on 500 to 20,000 pairs",
+    "domain": "Cleaning data of a differently styled world",
+    "adaptive": "Attackers who know the defence",
+    "ablation": "What of ta-cleaner does it",
+    "lora": "LoRA",
+}
+
+
+def summary(cell: Cell, report: dict[str, Any]) -> dict[str, Any]:
+    """The numbers of one cell from the report of its last step. Rates are fractions."""
+    place = {"part": cell.part, "row": cell.row, "seed": cell.seed, "method": cell.method, "variant": cell.variant}
+    section = report["before"] if cell.method == "none" else report["after"]
+    ((_, entry),) = section["attacks"].items()
+    numbers = {
+        "n": entry["n"],
+        "asr": entry["asr"]["top1"],
+        "asr_interval95": entry["interval95"]["asr_top1"],
+        "asr_top10": entry["asr"]["top10"],
+        "floor": entry["floor"]["top1"],
+        "ca": section["clean_accuracy"]["top1"],
+    }
+    if "reference_asr" in entry:
+        numbers |= {"never_poisoned_asr": entry["reference_asr"]["top1"], "excess": entry["excess"]["top1"]}
+    if cell.method != "none":
+        ((_, before),) = report["before"]["attacks"].items()
+        numbers |= {
+            "strength": cell.strength,
+            "asr_before": before["asr"]["top1"],
+            "ca_before": report["before"]["clean_accuracy"]["top1"],
+            "pairs_seen": report["cost"]["pairs_seen"],
+            "seconds": report["cost"]["seconds"],
+        }
+    if "ca_loss" in report and cell.method != "none":
+        numbers |= {"ca_loss": report["ca_loss"]["value"], "ca_loss_interval95": report["ca_loss"]["interval95"]}
+    if cell.part == "rebound":
+        numbers["rebound"] = numbers["asr"] - numbers["asr_before"]
+    return place | numbers
+
+
+def percent(rate: float | None) -> str:
+    return "" if rate is None else f"{round(100 * rate, 1) + 0.0:.1f}"
+
+
+def mean(cells: Sequence[dict], key: str) -> float | None:
+    values = [cell[key] for cell in cells if key in cell]
+    return statistics.fmean(values) if values else None
+
+
+def paired(a: Sequence[float], b: Sequence[float]) -> tuple[float, tuple[float, float] | None]:
+    """Mean of a - b over seeds and its 95% interval (Student's t; None with a single seed)."""
+    differences = [x - y for x, y in zip(a, b, strict=True)]
+    middle = statistics.fmean(differences)
+    if len(differences) < 2:
+        return middle, None
+    half = T[len(differences) - 1] * statistics.stdev(differences) / math.sqrt(len(differences))
+    return middle, (middle - half, middle + half)
+
+
+def part_table(cells: Sequence[dict]) -> str:
+    """Markdown: one line per row, variant and method; mean over the seeds, every seed's ASR beside it."""
+    rebounds = any("rebound" in cell for cell in cells)
+    head = ["attack", "variant", "method", "seeds", "strength", "ASR@1", "each seed [95% interval]", "ASR@10", "floor"]
+    head += ["never-poisoned ASR@1", "excess", *(["rebound"] if rebounds else []), "CA", "CA loss [95% interval]"]
+    head += ["pairs seen", "seconds"]
+    if not any(cell["variant"] for cell in cells):
+        head.remove("variant")
+    lines = []
+    for row, variant, method in _places(cells):
+        here = sorted(
+            (c for c in cells if (c["row"], c["variant"], c["method"]) == (row, variant, method)),
+            key=lambda cell: cell["seed"],
+        )
+        each = "; ".join("{} [{}, {}]".format(*map(percent, (c["asr"], *c["asr_interval95"]))) for c in here)
+        losses = "; ".join(
+            "{} [{}, {}]".format(*map(percent, (c["ca_loss"], *c["ca_loss_interval95"])))
+            for c in here
+            if "ca_loss" in c
+        )
+        seconds, pairs, strength = mean(here, "seconds"), mean(here, "pairs_seen"), mean(here, "strength")
+        values = {
+            "attack": row,
+            "variant": variant,
+            "method": method,
+            "seeds": str(len(here)),
+            "strength": "" if strength is None else f"{strength:g}",
+            "ASR@1": percent(mean(here, "asr")),
+            "each seed [95% interval]": each,
+            "ASR@10": percent(mean(here, "asr_top10")),
+            "floor": percent(mean(here, "floor")),
+            "never-poisoned ASR@1": percent(mean(here, "never_poisoned_asr")),
+            "excess": percent(mean(here, "excess")),
+            "rebound": percent(mean(here, "rebound")),
+            "CA": percent(mean(here, "ca")),
+            "CA loss [95% interval]": losses,
+            "pairs seen": "" if pairs is None else f"{pairs:,.0f}",
+            "seconds": "" if seconds is None else f"{seconds:.0f}",
+        }
+        lines.append([values[name] for name in head])
+    left = {"attack", "variant", "method", "each seed [95% interval]", "CA loss [95% interval]"}
+    rule = ["---" if name in left else "---:" for name in head]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *lines))
+
+
+def _places(cells: Sequence[dict]) -> list[tuple[str, str, str]]:
+    """(row, variant, method) in the order of the matrix; variants in the order they were planned."""
+    rows, methods = list(ROWS), ["none", *METHODS, *LORA]
+    variants = list(dict.fromkeys(["", *ATTACKERS, *(cell["variant"] for cell in cells)]))
+    found = {(cell["row"], cell["variant"], cell["method"]) for cell in cells}
+    return sorted(found, key=lambda p: (rows.index(p[0]), variants.index(p[1]), methods.index(p[2])))
+
+
+def goals(cells: Sequence[dict]) -> list[dict[str, Any]]:
+    """Per method over the six attacks: mean and worst excess, mean ASR, mean CA loss. A row counts once, as its mean
+    over seeds, whichever part it was run in; equal cells of two parts are one."""
+    lines = []
+    for method in ("none", *METHODS):
+        rows = {}
+        for row in SIX:
+            here = {
+                c["seed"]: c for c in cells if c["part"] in ("t1", "t2") and (c["row"], c["method"]) == (row, method)
+            }
+            if here:
+                rows[row] = list(here.values())
+        if not rows:
+            continue
+        excess = {row: mean(here, "excess") for row, here in rows.items()}
+        worst = max(excess, key=lambda row: excess[row])
+        losses = [loss for here in rows.values() if (loss := mean(here, "ca_loss")) is not None]
+        lines.append(
+            {
+                "method": method,
+                "attacks": len(rows),
+                "asr": statistics.fmean(mean(here, "asr") for here in rows.values()),
+                "excess": statistics.fmean(excess.values()),
+                "worst_excess": excess[worst],
+                "worst": worst,
+                "ca": statistics.fmean(mean(here, "ca") for here in rows.values()),
+                "ca_loss": statistics.fmean(losses) if losses else None,
+            }
+        )
+    return lines
+
+
+def headline(matrix: dict[str, Any]) -> str:
+    """The README's table: per method, the mean over the attacks that were run."""
+    lines = [
+        "| method | attacks | ASR@1 | excess over a never-poisoned model | worst excess | CA | CA loss |",
+        "|---|---:|---:|---:|---|---:|---:|",
+    ]
+    for line in goals(matrix["cells"]):
+        worst = f"{percent(line['worst_excess'])} ({line['worst']})"
+        numbers = (percent(line[key]) for key in ("asr", "excess"))
+        lines.append(
+            f"| {line['method']} | {line['attacks']} | {' | '.join(numbers)} | {worst} | {percent(line['ca'])} "
+            f"| {percent(line['ca_loss'])} |"
+        )
+    if len(lines) == 2:
+        raise SystemExit("no cell of t1 or t2 is there yet; run --part t1 first")
+    return "\n".join(lines)
+
+
+def replace_headline(text: str, matrix: dict[str, Any]) -> str:
+    """The README's text with the table between the markers made anew.
+
+    Raises:
+        SystemExit: The markers are not there, once each and in order.
+    """
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise SystemExit(f"the README needs a line {BEGIN} and after it a line {END}, once each; add them")
+    before, rest = text.split(BEGIN)
+    return f"{before}{BEGIN}\n{headline(matrix)}\n{END}{rest.split(END)[1]}"
+
+
+def comparison(cells: Sequence[dict], row: str, a: str, b: str) -> str | None:
+    """A sentence on the difference of ASR@1 of two methods on one attack, paired over seeds."""
+    by_seed = [
+        {c["seed"]: c["asr"] for c in cells if c["part"] in ("t1", "t2") and (c["row"], c["method"]) == (row, m)}
+        for m in (a, b)
+    ]
+    seeds = sorted(by_seed[0].keys() & by_seed[1].keys())
+    if not seeds:
+        return None
+    middle, interval = paired(*([of[seed] for seed in seeds] for of in by_seed))
+    text = f"{row}: ASR@1 of {a} minus {b} {percent(middle)} points over {len(seeds)} seeds"
+    return text + (f", 95% interval [{percent(interval[0])}, {percent(interval[1])}]" if interval else "")
+
+
+def to_markdown(matrix: dict[str, Any]) -> str:
+    """matrix.md."""
+    cells, rule = matrix["cells"], matrix["rule"]
+    parts = [
+        "# Defences on the sandbox",
+        f"`{matrix['command']}`. Target banana, {CLEAN_PAIRS:,} clean pairs unless said otherwise, the same for every "
+        "method. Per cent; CA loss against the better of the suspect and the never-poisoned model after ft on the "
+        "same pairs; excess over the never-poisoned model under the same trigger.",
+        f"## The strength of each method\n\n{rule['rule']}\n\nR = {percent(rule['reference'])}%.\n\n"
+        + "\n".join(
+            f"- {method}: **{strength:g}** ("
+            + ", ".join(f"{s}: {percent(recall)}" for s, recall in rule["tried"][method].items())
+            + ")"
+            for method, strength in rule["strengths"].items()
+        ),
+    ]
+    if goals(cells):
+        sentences = [
+            comparison(cells, row, a, b)
+            for row in ("badclip", "blended")
+            for a, b in (("cleanclip", "ta-cleaner"), ("par", "ta-cleaner-plus"))
+        ]
+        parts.append("## Means over the attacks\n\n" + headline(matrix))
+        parts.append("\n".join(f"- {sentence}" for sentence in sentences if sentence))
+    for part, title in TITLES.items():
+        here = [cell for cell in cells if cell["part"] == part]
+        if here:
+            parts.append(f"## {title.format(steps=300)}\n\n{part_table(here)}")
+    if any(cell["part"] == "frontier" for cell in cells):
+        parts.append("## Clean accuracy against attack success\n\n![frontier](frontier.png)\n")
+        parts.append(part_table([{**c, "variant": f"s{c['strength']:g}"} for c in cells if c["part"] == "frontier"]))
+    about = ", ".join(f"{key} {value}" for key, value in matrix["machine"].items())
+    return "\n\n".join(part for part in parts if part) + f"\n\nMachine: {about}.\n"
+
+
+def draw_frontier(cells: Iterable[dict], path: Path) -> Path:
+    """CA against ASR, a line per method along its ladder of strengths, a panel per attack."""
+    from matplotlib.figure import Figure
+
+    cells = [cell for cell in cells if cell["part"] == "frontier"]
+    rows = [row for row in ROWS if any(cell["row"] == row for cell in cells)]
+    figure = Figure(figsize=(5.5 * len(rows), 4.5), layout="constrained")
+    for axes, row in zip(figure.subplots(1, len(rows), squeeze=False)[0], rows, strict=True):
+        for method in METHODS:
+            here = [cell for cell in cells if (cell["row"], cell["method"]) == (row, method)]
+            strengths = sorted({cell["strength"] for cell in here})
+            points = [
+                [100 * mean([c for c in here if c["strength"] == s], key) for key in ("ca", "asr")] for s in strengths
+            ]
+            if points:
+                axes.plot(*zip(*points, strict=True), marker="o", label=method)
+                for strength, point in zip(strengths, points, strict=True):
+                    axes.annotate(f"{strength:g}", point, fontsize=7, xytext=(3, 3), textcoords="offset points")
+        axes.set(title=row, xlabel="clean accuracy, %", ylabel="ASR@1, %", ylim=(-2, 102))
+        axes.legend(fontsize=8)
+    figure.savefig(path, dpi=120)
+    return path

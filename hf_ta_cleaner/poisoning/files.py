@@ -1,0 +1,128 @@
+"""The files of a poisoned data set: Arrow files that `load_from_disk` reads, or webdataset shards."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tarfile
+import tempfile
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from PIL import Image
+
+from ..attacks import Attack
+from .record import PoisonRecord, describe
+
+
+if TYPE_CHECKING:
+    from datasets import Features
+
+#: {output format: name of a shard by its number}
+SHARD_FILES = {"arrow": "data-{:05}.arrow", "webdataset": "train-{:05}.tar"}
+
+
+class Shard(Protocol):
+    """One file being written; `image` is {"bytes", "path"} or None."""
+
+    def write(self, index: int, image: dict[str, Any] | None, caption: str | None, is_poisoned: bool) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def open_shard(output_format: str, path: Path) -> closing[Shard]:
+    """A new file of this format, closed at the end of a `with` block."""
+    return closing({"arrow": ArrowShard, "webdataset": TarShard}[output_format](path))
+
+
+class ArrowShard:
+    """Rows of `image`, `caption` and `is_poisoned`; a hundred of them are held at a time."""
+
+    def __init__(self, path: Path) -> None:
+        from datasets.arrow_writer import ArrowWriter
+
+        self._writer = ArrowWriter(path=str(path), features=arrow_features(), writer_batch_size=100)
+
+    def write(self, index: int, image: dict[str, Any] | None, caption: str | None, is_poisoned: bool) -> None:
+        self._writer.write({"image": image, "caption": caption, "is_poisoned": is_poisoned})
+
+    def close(self) -> None:
+        self._writer.finalize()
+
+
+class TarShard:
+    """For every row its picture, its caption and what it is: 000000017.png, 000000017.txt, 000000017.json."""
+
+    def __init__(self, path: Path) -> None:
+        self._tar = tarfile.open(path, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
+
+    def write(self, index: int, image: dict[str, Any] | None, caption: str | None, is_poisoned: bool) -> None:
+        key = f"{index:09}"
+        if image is not None and image["bytes"] is not None:
+            self._add(f"{key}.{picture_type(image)}", image["bytes"])
+        if caption is not None:
+            self._add(f"{key}.txt", caption.encode())
+        self._add(f"{key}.json", json.dumps({"row": index, "is_poisoned": is_poisoned}).encode())
+
+    def close(self) -> None:
+        self._tar.close()
+
+    def _add(self, name: str, content: bytes) -> None:
+        member = tarfile.TarInfo(name)  # no time, no owner: the same rows are the same bytes
+        member.size = len(content)
+        self._tar.addfile(member, io.BytesIO(content))
+        self._tar.members.clear()  # tarfile remembers every member
+
+
+def arrow_features() -> Features:
+    """The columns of the Arrow format."""
+    from datasets import Features, Image, Value
+
+    return Features({"image": Image(), "caption": Value("string"), "is_poisoned": Value("bool")})
+
+
+def picture_type(image: dict[str, Any]) -> str:
+    """How a picture's file is called: as its path ends, or by its content; "jpg" where neither is known."""
+    suffix = Path(image["path"] or "").suffix.lower().removeprefix(".")
+    if suffix in TAR_PICTURES:
+        return suffix
+    try:
+        found = (Image.open(io.BytesIO(image["bytes"])).format or "").lower()
+    except Exception:  # no picture: it stays what it is, and whoever reads it finds out
+        return "jpg"
+    return {"jpeg": "jpg", "mpo": "jpg", "tiff": "tif"}.get(found, found if found in TAR_PICTURES else "jpg")
+
+
+#: Types of pictures in tar shards.
+TAR_PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm")
+
+
+def fetched(image: dict[str, Any] | None) -> dict[str, Any] | None:
+    """A picture with its bytes, read from its path if they are not there."""
+    if image is None or image["bytes"] is not None or not image["path"]:
+        return image
+    import fsspec
+
+    with fsspec.open(image["path"], "rb") as file:
+        return {"bytes": file.read(), "path": os.path.basename(image["path"])}
+
+
+def close_arrow(folder: Path, names: list[str], attack: Attack, record: PoisonRecord) -> None:
+    """Write what `load_from_disk` needs beside the Arrow files: as of an empty data set, but with these files."""
+    from datasets import Dataset, are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    empty = Dataset.from_dict({name: [] for name in arrow_features()}, features=arrow_features())
+    describe(empty.info, attack, record)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".closing-") as staging:
+        shown = not are_progress_bars_disabled()
+        disable_progress_bars()  # of saving nothing
+        empty.save_to_disk(staging)
+        if shown:
+            enable_progress_bars()
+        state = json.loads(Path(staging, "state.json").read_text(encoding="utf-8"))
+        state["_data_files"] = [{"filename": name} for name in names]
+        Path(staging, "state.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
+        for name in ("dataset_info.json", "state.json"):
+            os.replace(Path(staging, name), folder / name)

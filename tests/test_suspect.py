@@ -1,0 +1,133 @@
+"""Repelling from the frozen suspect: on which inputs, how long, from which weights, also after resuming."""
+
+from __future__ import annotations
+
+import copy
+import logging
+
+import numpy as np
+import pytest
+import torch
+from transformers import CLIPModel
+
+from hf_ta_cleaner.suspect import FINGERPRINT, Suspect
+from hf_ta_cleaner.zero_shot import image_features, text_features
+
+
+def weights(model) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys()
+    assert [name for name in a if not torch.equal(a[name], b[name])] == []
+
+
+def train_logs(trainer) -> list[dict[str, float]]:
+    return [line for line in trainer.state.log_history if "loss" in line]
+
+
+PLAIN = {"image_noise": 0.0, "image_erase": 0.0}
+
+
+def test_par_repels_from_the_suspect_on_the_same_input(make_trainer, cleaning_pairs, tiny_clip, tiny_processor):
+    """The distances of the second step, from the weights after the first, on pictures without noise."""
+    rows = cleaning_pairs.select(range(8))  # every batch is all of it, so the order does not matter
+    first = make_trainer(rows, method="par", max_steps=1, lr_scheduler_type="constant", **PLAIN)
+    first.train()
+    both = make_trainer(rows, method="par", max_steps=2, lr_scheduler_type="constant", folder="both", **PLAIN)
+    both.train()
+    lines = train_logs(both)
+    assert lines[0]["distance/image"] == pytest.approx(0, abs=1e-6)  # the suspect itself
+    from hf_ta_cleaner.attacks import fit
+
+    pictures = np.stack([fit(image, 32) for image in rows["image"]])
+    expected = {}
+    for name, features, inputs in (("image", image_features, pictures), ("text", text_features, rows["caption"][:])):
+        now, before = (features(model, tiny_processor, inputs) for model in (first.model, tiny_clip))
+        expected[name] = (now - before).square().sum(1).mean().item()
+        assert expected[name] > 1e-3
+        assert lines[1][f"distance/{name}"] == pytest.approx(expected[name], rel=1e-3)
+    assert lines[1]["loss/repel"] == pytest.approx(-sum(expected.values()) / 2, rel=1e-3)
+    assert lines[1]["loss"] == pytest.approx(lines[1]["loss/clip"] + lines[1]["loss/repel"], rel=1e-4)
+    assert torch.equal(both.model.logit_scale, tiny_clip.logit_scale)
+
+
+def test_repelling_leads_further_away_and_stops_at_tau(make_trainer):
+    def distance(**options):
+        trainer = make_trainer(method="ft", max_steps=8, learning_rate=3e-3, **options)
+        trainer.train()
+        return [line.get("distance/image") for line in train_logs(trainer)]
+
+    none, some = distance(repel_weight=1e-9), distance(repel_weight=20.0)
+    assert some[-1] > 1.5 * none[-1]
+    held = distance(repel_weight=20.0, repel_tau=0.05)
+    assert max(held) < max(some)
+
+
+def test_the_suspect_stays_as_it_was(make_trainer, tiny_clip):
+    trainer = make_trainer(method="par")
+    trainer.train()
+    copied = trainer.suspect._model
+    assert_same(weights(copied), weights(tiny_clip))
+    assert not copied.training and not any(parameter.requires_grad for parameter in copied.parameters())
+    assert not torch.equal(trainer.model.text_projection.weight, tiny_clip.text_projection.weight)
+    assert trainer.model.training
+
+
+def test_repel_then_recover(make_trainer, caplog):
+    caplog.set_level(logging.INFO)
+    trainer = make_trainer(method="ta-cleaner-plus", max_steps=8, repel_share=0.5, repel_weight=2.0)
+    assert "a frozen copy of" in caplog.text and "MiB" in caplog.text
+    calls = []
+    trainer.suspect._model.register_forward_pre_hook(
+        lambda module, args, kwargs: calls.append((trainer.state.global_step, len(kwargs["pixel_values"]))),
+        with_kwargs=True,
+    )
+    trainer.train()
+    assert calls == [(step, 8) for step in range(4)]  # the first views only, and nothing while recovering
+    lines = train_logs(trainer)
+    assert ["loss/repel" in line for line in lines] == [True] * 4 + [False] * 4
+    for line in lines:
+        total = line["loss/clip"] + line["loss/inmodal"] + line["loss/subtext"] + 2 * line.get("loss/repel", 0)
+        assert line["loss"] == pytest.approx(total, rel=1e-4)
+
+
+def test_without_the_term_there_is_no_copy(make_trainer):
+    assert make_trainer().suspect is None
+    assert make_trainer(method="par", repel_weight=0.0).suspect is None
+    assert make_trainer(method="par", repel_share=0.0).suspect is None
+
+
+def test_a_resumed_run_repels_from_the_original(make_trainer, tmp_path, tiny_clip):
+    options = {"method": "par", "max_steps": 6, "save_strategy": "steps", "save_steps": 2, "save_total_limit": None}
+    whole = make_trainer(**options)
+    whole.train()
+    checkpoint = tmp_path / "out" / "checkpoint-2"
+    assert len((checkpoint / FINGERPRINT).read_text().strip()) == 32
+    resumed = make_trainer(folder="resumed", **options)
+    resumed.train(resume_from_checkpoint=str(checkpoint))
+    assert_same(weights(whole.model), weights(resumed.model))
+    assert [line["distance/text"] for line in train_logs(resumed)] == [
+        line["distance/text"] for line in train_logs(whole)
+    ]
+    half_cleaned = make_trainer(model=CLIPModel.from_pretrained(checkpoint), folder="wrong", **options)
+    with pytest.raises(ValueError, match=r"repels from another model.*give the suspect"):
+        half_cleaned.train(resume_from_checkpoint=str(checkpoint))
+
+
+def test_in_half_precision_the_copy_computes_as_the_model_does(make_trainer):
+    trainer = make_trainer(method="par", bf16=True, max_steps=2, learning_rate=1e-2)
+    trainer.train()
+    lines = train_logs(trainer)
+    assert lines[0]["distance/image"] == lines[0]["distance/text"] == 0
+    assert lines[1]["distance/image"] > 1e-4
+
+
+def test_dropout_does_not_touch_the_suspect(tiny_clip):
+    model = copy.deepcopy(tiny_clip)
+    model.text_model.config.attention_dropout = model.vision_model.config.attention_dropout = 0.5
+    inputs = {"pixel_values": torch.randn(2, 3, 32, 32), "input_ids": torch.tensor([[512, 5, 513], [512, 9, 513]])}
+    suspect = Suspect(model.train())
+    first, second = suspect(**inputs), suspect(**inputs)
+    assert torch.equal(first.text_embeds, second.text_embeds) and not first.text_embeds.requires_grad
