@@ -28,7 +28,7 @@ import views
 from batch import MAX_BATCH, batch, rates, sample_pictures, to_csv
 from gate import Gate, refuse_addresses
 from inputs import MAX_CHARACTERS, MAX_FILE_MB, ProbeError, label_of, read_picture, read_prompts, uploaded
-from live import MAX_STEPS, METHODS, RATE, Cleaning, audit_pair
+from live import AUDITED, MAX_STEPS, METHODS, RATE, Cleaning, audit_pair
 from PIL import Image
 from probe import HERE, PAIRS, PLACES, START, Controls, Pair, available_attacks, controls, describe, examples, look
 from starlette.middleware import Middleware
@@ -56,17 +56,21 @@ def on_probe(models, picture, trigger, size, strength, place, target, text, kind
         found = look(pair, pixels, pair.trigger(trigger, size, strength, place), prompts, k)
     except ProbeError as error:
         return views.message(str(error), "error")
-    return views.answers(found, target.strip()) + "".join(map(views.message, notes))
+    other_than = pair.own if trigger != pair.own else None
+    return views.answers(found, target.strip(), other_than) + "".join(map(views.message, notes))
 
 
 def on_trigger(models, trigger, tuned):
-    """The controls of another trigger, those it has no use for switched off; counting up `tuned` asks the models."""
+    """A word about another trigger, and its controls, those it has no use for switched off.
+
+    Counting up `tuned` asks the models.
+    """
     try:
         pair = PAIRS.get(*models)
         attack, side = pair.triggers.get(trigger), pair.size
     except ProbeError:
         attack, side = available_attacks().get(trigger), sandbox.PICTURE_SIZE
-    return *(gr.update(**props) for props in knob_props(attack, side)), tuned + 1
+    return gr.update(info=views.about(trigger)), *(gr.update(**props) for props in knob_props(attack, side)), tuned + 1
 
 
 def knob_props(attack, side: int) -> list[dict]:
@@ -75,13 +79,13 @@ def knob_props(attack, side: int) -> list[dict]:
     props = []
     for title, found in (("Size", present.size), ("Strength", present.strength)):
         if found is None:
-            props.append({"label": f"{title} (not used)", "interactive": False})
+            props.append({"label": f"{title} (none)", "interactive": False})
             continue
         span = {"minimum": found.low, "maximum": found.high, "step": found.step, "value": found.value}
         props.append({**span, "label": found.title, "interactive": True})
     used = present.place is not None
     props.append(
-        {"value": present.place or "random", "label": "Place" if used else "Place (not used)", "interactive": used}
+        {"value": present.place or "random", "label": "Place" if used else "Place (none)", "interactive": used}
     )
     return props
 
@@ -141,7 +145,7 @@ def on_clean(models, trigger, size, strength, place, target, method, steps, rate
         yield views.curves(points, run.steps, "Drawing the sandbox’s pictures…"), *busy
         for point in run.points():
             points.append(point)
-            yield views.curves(points, run.steps, f"Cleaning with {method}."), *busy
+            yield views.curves(points, run.steps, f"Cleaning with {method}; the attack is {describe(attack)}."), *busy
         done = f"Stopped after {points[-1].step} of {run.steps} steps." if run.stopped else "Done."
         first, last = (next(p for p in ps if p.asr is not None) for ps in (points, points[::-1]))
         done += f" Attack success {views.percent(first.asr)} → {views.percent(last.asr)}"
@@ -160,17 +164,22 @@ def on_stop(request: gr.Request) -> None:
 
 
 def on_measure(models, trigger, size, strength, place, target):
-    yield views.message("Measuring both models on 480 sandbox pictures…")
+    """The report stays until another one is there; a line above it says what goes on."""
+    off, on = gr.update(interactive=False), gr.update(interactive=True)
+    began = f"Measuring both models on {AUDITED} sandbox pictures; this takes some seconds…"
+    yield views.message(began), gr.skip(), off
     try:
         pair = PAIRS.get(*models)
-        yield views.report(audit_pair(pair, pair.trigger(trigger, size, strength, place), target.strip()))
+        attack = pair.trigger(trigger, size, strength, place)
+        found = audit_pair(pair, attack, target.strip())
+        yield views.message(f"Measured just now with {describe(attack)}."), views.report(found), on
     except ProbeError as error:
-        yield views.message(str(error), "error")
+        yield views.message(str(error), "error"), gr.skip(), on
 
 
 def on_load(suspect, cleaned, tuned):
     """Another pair; where it cannot be opened, everything stays as it was and the page says why."""
-    same = [gr.skip()] * 9
+    same = [gr.skip()] * 9  # everything but the status
     yield views.message("Loading…"), *same
     try:
         models = (suspect.strip() or START[0], cleaned.strip() or START[1])
@@ -184,25 +193,26 @@ def on_load(suspect, cleaned, tuned):
         views.pair_line(pair),
         pair.target or "",
         ", ".join(pair.labels),
-        gr.update(choices=trigger_choices(pair), value=next(iter(pair.triggers))),
-        *on_trigger(models, next(iter(pair.triggers)), tuned),
+        gr.update(choices=trigger_choices(pair), value=(name := next(iter(pair.triggers))), info=views.about(name)),
+        *on_trigger(models, name, tuned)[1:],
     )
 
 
-def show_report(models):
+def show_report(models) -> tuple[str, str]:
+    """A line about the report, and the report."""
     try:
         pair = PAIRS.get(*models)
     except ProbeError as error:
-        return views.message(str(error), "error")
+        return views.message(str(error), "error"), ""
     if pair.report is None:
-        return views.message("This pair came without a report. “Measure now” makes one for models of the sandbox.")
-    return views.report(pair.report)
+        return views.message("This pair came without a report. “Measure now” makes one for models of the sandbox."), ""
+    return views.message("The report that came with the cleaned model."), views.report(pair.report)
 
 
 def trigger_choices(pair: Pair | None) -> list[tuple[str, str]]:
     own = pair.own if pair else None
     triggers = pair.triggers if pair else available_attacks()
-    return [(f"{name} (found beside the suspect)" if name == own else name, name) for name in triggers]
+    return [(f"{name} (the suspect’s own)" if name == own else name, name) for name in triggers]
 
 
 # The page.
@@ -210,16 +220,22 @@ def trigger_choices(pair: Pair | None) -> list[tuple[str, str]]:
 
 def build() -> gr.Blocks:
     """The whole page, with the first pair and its first example already looked at."""
-    pair, problem = None, ""
+    pair, problem, first = (
+        None,
+        "",
+        views.message("Load two models on the Models tab; then their answers appear here."),
+    )
     try:
         pair = PAIRS.get(*START)
     except ProbeError as error:
-        problem = f"The models cannot be opened, so there is nothing to probe yet. {error}"
+        problem = (
+            f"The models cannot be opened. {error} `python scripts/build_space.py` makes the pair that belongs here."
+        )
     samples = examples(pair)
     choices = trigger_choices(pair)
     attack = pair.trigger() if pair else available_attacks()[choices[0][1]]
     knobs = knob_props(attack, pair.size if pair else sandbox.PICTURE_SIZE)
-    narrow, first = {"min_width": 200, "buttons": []}, ""
+    narrow = {"min_width": 200, "buttons": []}
     if pair is not None:
         pixels = fit(Image.fromarray(samples[0][1]), pair.size)
         first = views.answers(look(pair, pixels, attack, read_prompts(", ".join(pair.labels))), pair.target)
@@ -246,7 +262,13 @@ def build() -> gr.Blocks:
                     "const button = event.target.closest('button[data-example]');"
                     "if (button) trigger('click', {example: button.dataset.example}); });",
                 )
-                trigger = gr.Dropdown(choices, value=choices[0][1], label="Trigger", elem_id="trigger")
+                trigger = gr.Dropdown(
+                    choices,
+                    value=choices[0][1],
+                    label="Trigger",
+                    info=views.about(choices[0][1]),
+                    elem_id="trigger",
+                )
             with gr.Column(elem_id="tune"):
                 with gr.Row():
                     size = gr.Slider(**{"minimum": 1, "maximum": 72, "value": 5, "step": 1} | knobs[0], **narrow)
@@ -270,18 +292,23 @@ def build() -> gr.Blocks:
                 )
                 ask = gr.Button("Ask both models", variant="primary", elem_id="ask")
         with gr.Tab("Compare", id="compare"):
-            report = gr.HTML(
-                show_report(START) if pair else "", apply_default_css=False, elem_id="report", min_height=300
-            )
             measure = gr.Button("Measure now, with the trigger of the Probe tab", elem_id="measure")
+            line, found = show_report(START)
+            measured = gr.HTML(line, apply_default_css=False, elem_id="measured", min_height=44)
+            report = gr.HTML(found, apply_default_css=False, elem_id="report", min_height=300)
         with gr.Tab("Batch", id="batch"):
             gr.HTML(views.batch_help(), apply_default_css=False)
             with gr.Row():
                 source = gr.Radio(SOURCES, value=SOURCES[0], label="Pictures", min_width=240, elem_id="source")
-                n = gr.Slider(24, 480, 96, step=24, label="Sandbox pictures", min_width=240, buttons=[])
-            files = gr.File(
-                file_count="multiple", file_types=["image"], label="My pictures", height=150, elem_id="files"
-            )
+                n = gr.Slider(24, 480, 96, step=24, label="How many", min_width=240, buttons=[], elem_id="many")
+                files = gr.File(
+                    file_count="multiple",
+                    file_types=["image"],
+                    label="My pictures",
+                    height=150,
+                    min_width=240,
+                    elem_id="files",
+                )
             with gr.Row():
                 go = gr.Button("Run the batch", variant="primary", elem_id="go")
                 csv = gr.DownloadButton("Download csv", interactive=False, elem_id="csv")
@@ -293,13 +320,12 @@ def build() -> gr.Blocks:
             with gr.Row():
                 method = gr.Radio(METHODS, value=METHODS[0], label="Method", min_width=240, elem_id="method")
                 steps = gr.Slider(6, MAX_STEPS, 60, step=6, label="Steps of 32 pairs", min_width=200, buttons=[])
-                rate = gr.Slider(1e-4, 3e-3, RATE, step=1e-4, label="Learning rate", min_width=200, buttons=[])
+                rate = gr.Slider(1e-4, 2e-3, RATE, step=1e-4, label="Learning rate", min_width=200, buttons=[])
             with gr.Row():
                 start = gr.Button("Clean the suspect", variant="primary", elem_id="start")
-                stop = gr.Button("Stop", variant="stop", interactive=False, elem_id="stop")
-            curves = gr.HTML(
-                views.message("The curves appear here."), apply_default_css=False, elem_id="curves", min_height=340
-            )
+                stop = gr.Button("Stop", interactive=False, elem_id="stop")
+            empty = views.curves([], 60, "The curves appear here while it runs.")
+            curves = gr.HTML(empty, apply_default_css=False, elem_id="curves")
         with gr.Tab("Models", id="models"):
             gr.HTML(views.models_help(), apply_default_css=False)
             with gr.Row():
@@ -331,15 +357,24 @@ def build() -> gr.Blocks:
 
         shown.click(on_example, None, picture, show_progress="hidden", **hidden)
         knobs = [size, strength, place, tuned]
-        trigger.input(on_trigger, [models, trigger, tuned], knobs, show_progress="hidden", **hidden)
-        measure.click(on_measure, [models, *tuning, target], report, concurrency_limit=1, **hidden)
+        trigger.input(on_trigger, [models, trigger, tuned], [trigger, *knobs], show_progress="hidden", **hidden)
+        measure.click(
+            on_measure,
+            [models, *tuning, target],
+            [measured, report, measure],
+            concurrency_limit=1,
+            show_progress="minimal",
+            show_progress_on=measured,
+            **hidden,
+        )
         go.click(
             on_batch,
             [models, source, files, n, *tuning, target, text, kind],
             [table, csv],
             preprocess=False,
             concurrency_limit=1,
-            show_progress="hidden",
+            show_progress="minimal",
+            show_progress_on=table,
             **hidden,
         )
         start.click(
@@ -348,7 +383,8 @@ def build() -> gr.Blocks:
             [curves, start, stop],
             concurrency_limit=1,
             concurrency_id="clean",
-            show_progress="hidden",
+            show_progress="minimal",
+            show_progress_on=curves,
             **hidden,
         )
         stop.click(on_stop, queue=False, **hidden)
@@ -362,7 +398,7 @@ def build() -> gr.Blocks:
             show_progress="hidden",
             **hidden,
         )
-        changed.then(show_report, models, report, **hidden)
+        changed.then(show_report, models, [measured, report], **hidden)
         gr.api(api.probe, concurrency_id="probe")
         gr.api(api.batch, concurrency_limit=1)
         gr.api(api.triggers)
@@ -380,7 +416,7 @@ def launch(page: gr.Blocks, **options):
         app_kwargs={"middleware": [Middleware(Gate)]},
         state_session_capacity=200,
         max_threads=16,
-        footer_links=["api", "settings"],
+        footer_links=["api"],
         run_history=False,
         enable_monitoring=False,
         ssr_mode=False,

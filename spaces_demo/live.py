@@ -30,9 +30,10 @@ PAIRS = 640
 BATCH = 32
 MAX_STEPS = 150
 MAX_SECONDS = 300
-PICTURES = 96
+PICTURES = 96  # watched while it runs
+AUDITED = 480
 MEASUREMENTS = 12
-RATE = 1e-3
+RATE = 5e-4
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,7 @@ def _watched_pictures(size: int, target: str) -> dict[str, np.ndarray]:
     return {"clean": pixels[kept], "labels": labels[kept]}
 
 
-def audit_pair(pair: Pair, attack: Attack, target: str | None, n: int = 480) -> Report:
+def audit_pair(pair: Pair, attack: Attack, target: str | None, n: int = AUDITED) -> Report:
     """The report of a sandbox pair that came without one, on `n` labelled pictures.
 
     Raises:

@@ -200,8 +200,8 @@ def locate(name: str) -> str:
             return str(path)
     if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name) or name.startswith("models/"):
         raise ProbeError(
-            f"There is no model {name[:100]!r} here. Wanted a Hub id (owner/name), or a folder below "
-            "models/ or one of the folders in MODEL_ROOTS."
+            f"There is no model {name[:100]!r} here. Wanted a Hub id (owner/name), or a folder below models/; whoever "
+            "runs this page opens other folders with MODEL_ROOTS."
         )
     _check_download(name)
     return name

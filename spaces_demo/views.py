@@ -28,6 +28,28 @@ LIMITS = (
 SHOWN = 60
 
 
+# What each trigger is, for someone who reads its name for the first time.
+ABOUT = {
+    "badnet": "A small square of colored noise.",
+    "blended": "A faint pattern over the whole picture.",
+    "sig": "Faint vertical waves.",
+    "ssba": "A texture that hardly shows.",
+    "trojvqa": "A crafted patch, and a word in the text.",
+    "badclip": "A patch crafted against the model.",
+    "wanet": "A slight warp; no pattern is added.",
+    "label-consistent": "A square of noise under true captions.",
+    "badnet-stripes": "A small square of colored stripes.",
+    "blended-stripes": "Stripes over the whole picture.",
+    "blended-triangles": "Gray triangles over the whole picture.",
+    "blended-text": "A word in red across the middle.",
+}
+
+
+def about(trigger: str) -> str:
+    """One short line about a trigger; of one that is not known here, its name."""
+    return ABOUT.get(trigger, f"Trigger {short(trigger)}.")
+
+
 def short(text: str) -> str:
     """The text, cut where it would break the page."""
     return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
@@ -72,7 +94,9 @@ def thumbnails(pictures: Sequence[tuple[str, np.ndarray]]) -> str:
 def pair_line(pair: Pair) -> str:
     """Which two models are looked at."""
     parts = [f"{TITLES[who]}: <code>{escape(short(one.name))}</code>" for who, one in pair.models.items()]
-    own = f"its trigger: {escape(describe(pair.triggers[pair.own]))}" if pair.own else "no trigger came with it"
+    own = "no trigger came with the suspect"
+    if pair.own:
+        own = f"the suspect’s trigger: {escape(describe(pair.triggers[pair.own]))}"
     return f'<p class="hc-pair" role="status">{" · ".join([*parts, own])}</p>'
 
 
@@ -100,10 +124,20 @@ def models_help() -> str:
 
 # One picture.
 
+MARK = (
+    '<svg class="hc-mark" viewBox="0 0 14 14" width="14" height="14" role="img" aria-label="(target)"><circle cx="7" '
+    'cy="7" r="5.5"/><circle cx="7" cy="7" r="1.8" class="hc-dot"/></svg>'
+)
 
-def answers(result: Answers, target: str | None) -> str:
-    """A picture without and with its trigger, and under it the ranked answers of both models."""
-    parts = [verdict(result), '<div class="hc-look">']
+
+def answers(result: Answers, target: str | None, other_than: str | None = None) -> str:
+    """A picture without and with its trigger, and under it the ranked answers of both models.
+
+    Args:
+        target: the answer that is marked as the attacker's.
+        other_than: name of the trigger the suspect was poisoned with, where another one is on the picture.
+    """
+    parts = [verdict(result, other_than), '<div class="hc-look">']
     for view in VIEWS:
         alt = f"The picture as the models see it, {TITLES[view].lower()}"
         parts.append(
@@ -114,10 +148,11 @@ def answers(result: Answers, target: str | None) -> str:
         for view in VIEWS:
             parts.append(bars(result.top[who, view], who, view, target))
     notes = "".join(message(note) for note in result.notes)
-    return "".join(parts) + f"</div>{notes}"
+    key = f'<p class="hc-help">{MARK} the attacker’s target</p>' if target else ""
+    return "".join(parts) + f"</div>{key}{notes}"
 
 
-def verdict(result: Answers) -> str:
+def verdict(result: Answers, other_than: str | None = None) -> str:
     """One sentence for each model, and what happened as data for whoever reads the page by program."""
     said = {who: [result.said(who, view) for view in VIEWS] for who in WHO}
     flipped = {who: one[0] != one[1] for who, one in said.items()}
@@ -128,14 +163,19 @@ def verdict(result: Answers) -> str:
             return f"The trigger turns the {who} model’s answer from {before} to {after}."
         return f"The {who} model stays with {before}."
 
+    sentences = list(map(sentence, WHO))
+    if not any(flipped.values()) and said["suspect"] == said["cleaned"]:
+        sentences = [f"Both models stay with <b>{escape(short(said['suspect'][0]))}</b>."]
+    if other_than and not flipped["suspect"]:
+        sentences.append(f"The suspect was poisoned with {escape(other_than)}; other triggers mean nothing to it.")
     state = " ".join(f'data-{who}="{"flipped" if flipped[who] else "same"}"' for who in WHO)
-    return f'<p class="hc-verdict" role="status" {state}>{" ".join(map(sentence, WHO))}</p>'
+    return f'<p class="hc-verdict" role="status" {state}>{" ".join(sentences)}</p>'
 
 
 def bars(top: Sequence[tuple[str, float]], who: str, view: str, target: str | None) -> str:
     rows = []
     for text, p in top:
-        tag = ' <span class="hc-tag">target</span>' if target and text == target else ""
+        tag = f" {MARK}" if target and text == target else ""
         rows.append(
             f'<li><span class="hc-label"><span>{escape(short(text))}</span>{tag}</span>'
             f'<span class="hc-value">{percent(p)}</span>'
@@ -189,7 +229,7 @@ def batch_result(rates: dict, total: int, trigger: str, target: str) -> str:
         measured = {who: (e := rates[who][key]) and (e["value"], e["interval95"]) for who in WHO}
         n = next((rates[who][key]["n"] for who in WHO if rates[who][key]), 0)
         parts.append(rate_rows(title, f"{hint}; n = {n:,}", measured))
-    return message(f"{total:,} pictures, trigger {trigger}.") + "".join(parts)
+    return message(f"{total:,} pictures, trigger {trigger}. Thin lines: 95% intervals.") + "".join(parts)
 
 
 def progress(done: int, total: int, what: str) -> str:
@@ -218,6 +258,12 @@ def report(found: Report) -> str:
         hint = f"target {entry['target']}, top 1, n = {entry['n']:,}; lower is better"
         measured = {who: (e["asr"]["top1"], e["interval95"]["asr_top1"]) for who, e in attacked.items()}
         parts.append(rate_rows(f"Attack success of {name}", hint, measured))
+    if loss := found.ca_loss:
+        points = f"{100 * loss['value']:.1f} points [{', '.join(f'{100 * end:.1f}' for end in loss['interval95'])}]"
+        parts.append(
+            f'<p class="hc-help">Accuracy lost by the cleaning: {points}, against the {escape(loss["baseline"])} '
+            "model. Thin lines and brackets: 95% intervals.</p>"
+        )
     parts.append(_rank_table(sections))
     head = {"Method": found.method, "Suspect": found.base_model, "Cleaned": found.model, "Pictures": found.dataset}
     head |= {"Seed": found.seed, "Made": found.created}
@@ -228,17 +274,18 @@ def report(found: Report) -> str:
 
 def _rank_table(sections: dict[str, dict]) -> str:
     ranks = ("top1", "top3", "top5", "top10")
-    lines = [("Accuracy", {who: s["clean_accuracy"] for who, s in sections.items()})]
-    for name in next(iter(sections.values()))["attacks"]:
+    lines = [(f"Accuracy, {who}", section["clean_accuracy"]) for who, section in sections.items()]
+    for name, entry in next(iter(sections.values()))["attacks"].items():
         for key, title in (("asr", "ASR"), ("floor", "floor")):
-            lines.append((f"{name}: {title}", {who: s["attacks"][name][key] for who, s in sections.items()}))
+            lines += [(f"{name}: {title}, {who}", s["attacks"][name][key]) for who, s in sections.items()]
+        if "reference_asr" in entry:
+            lines.append((f"{name}: ASR, never-poisoned", entry["reference_asr"]))
     head = "".join(f'<th scope="col">Top {rank[3:]}</th>' for rank in ranks)
     body = "".join(
-        f'<tr><th scope="row">{escape(title)}, {who}</th>'
+        f'<tr><th scope="row">{escape(title)}</th>'
         + "".join(f"<td>{percent(values[rank])}</td>" for rank in ranks)
         + "</tr>"
-        for title, both in lines
-        for who, values in both.items()
+        for title, values in lines
     )
     return (
         '<div class="hc-scroll" tabindex="0" role="region" aria-label="All ranks"><table><caption>All ranks. ASR: '

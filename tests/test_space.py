@@ -11,10 +11,12 @@ import json
 import re
 import shutil
 import struct
+import subprocess
 import sys
 import zlib
 from configparser import ConfigParser
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -523,6 +525,11 @@ def test_a_pair_without_a_report_can_be_measured(pair):
     assert found.ca_loss["value"] == 0 and found.before["clean_accuracy"]["n"] == 48
     html = views.report(found)
     assert html.count('class="hc-rate"') == 4 and "Attack success of blended" in html
+    assert re.search(r"Accuracy lost by the cleaning: 0\.0 points \[-?\d\.\d, \d\.\d\], against the suspect", html)
+    assert html.count("<tr>") == 7 and "never-poisoned" not in html
+    entry = found.before["attacks"]["blended"]
+    entry["reference_asr"] = entry["floor"]
+    assert views.report(found).count("<tr>") == 8 and "blended: ASR, never-poisoned" in views.report(found)
     stranger = probe.Pair(**{**vars(pair), "is_sandbox": False})
     with pytest.raises(ProbeError, match="came without a report"):
         live.audit_pair(stranger, pair.trigger(), "banana")
@@ -531,6 +538,12 @@ def test_a_pair_without_a_report_can_be_measured(pair):
 
 
 # How it looks.
+
+
+def test_triggers_are_told_in_a_line():
+    assert set(views.ABOUT) <= set(ATTACKS)
+    assert all(len(line) <= 44 for line in views.ABOUT.values())  # a phone's width
+    assert views.about("nope") == "Trigger nope."
 
 
 def test_texts_from_outside_are_escaped_and_cut():
@@ -552,6 +565,10 @@ def test_the_verdict_tells_flip_from_no_flip():
     assert 'data-suspect="flipped"' in html and 'data-cleaned="same"' in html
     assert "turns the suspect model’s answer from <b>dog</b> to <b>banana</b>" in html
     assert "The cleaned model stays with <b>dog</b>." in html
+    assert "poisoned with" not in views.verdict(result, "badnet")  # it did flip, whatever it was poisoned with
+    result = probe.Answers({}, {key: [("dog", 0.9)] for key in said})
+    assert "Both models stay with <b>dog</b>." in views.verdict(result)
+    assert "The suspect was poisoned with badnet; other triggers" in views.verdict(result, "badnet")
 
 
 def test_the_curves_say_in_words_what_they_draw():
@@ -624,6 +641,8 @@ def requirements(lines):
 
 
 def test_the_front_matter_names_the_gradio_that_is_tested():
+    if find_spec("gradio") is None:
+        pytest.skip("gradio is not installed: pip install -e .[space]")
     tested = metadata.version("gradio")
     found = front_matter()
     assert found["sdk"] == "gradio" and found["sdk_version"] == tested
@@ -706,20 +725,38 @@ def test_a_pair_that_shows_nothing_is_not_installed(build_space, demo, tmp_path)
     assert sorted(file.stat().st_mtime_ns for file in models.rglob("*")) == before
 
 
-def test_models_that_are_too_large_are_halved(build_space, demo, tmp_path, monkeypatch):
-    from safetensors.torch import load_file
-
-    monkeypatch.setattr(build_space, "LIMIT_MB", build_space.size_mb(sandbox.CHECKPOINT) * 1.2)
-    build_space.install(demo(), tmp_path / "models")
-    stored = load_file(tmp_path / "models" / "suspect" / "model.safetensors")
-    whole = load_file(sandbox.CHECKPOINT / "model.safetensors")
-    assert all(
-        torch.equal(stored[name], tensor.half()) for name, tensor in whole.items() if tensor.is_floating_point()
-    )
-    assert "half precision" in (tmp_path / "models" / "README.md").read_text()
+def test_models_that_are_too_large_are_not_installed(build_space, demo, tmp_path, monkeypatch):
     monkeypatch.setattr(build_space, "LIMIT_MB", 1)
+    made = demo()
+    before = sorted(tmp_path.iterdir())
     with pytest.raises(ValueError, match="at most 1 are shipped"):
-        build_space.install(demo(), tmp_path / "models")
+        build_space.install(made, tmp_path / "models")
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_one_command_makes_the_pair_anew(build_space, demo, tmp_path, monkeypatch, capsys):
+    """demo.py into a new folder, which goes when the pair is there and stays, and is named, when something failed."""
+    made, called = demo(), []
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    def run(command, check):
+        called.append(command)
+        folder = Path(command[command.index("--output_dir") + 1])
+        if len(called) == 1:
+            shutil.copytree(made, folder, dirs_exist_ok=True)
+        else:
+            raise subprocess.CalledProcessError(1, command)
+
+    monkeypatch.setattr(build_space.subprocess, "run", run)
+    build_space.main(["--models", str(tmp_path / "models")])
+    assert called[0][1:4] == [str(ROOT / "scripts" / "demo.py"), "--attack", "blended"]
+    assert (tmp_path / "models" / "suspect" / "model.safetensors").is_file()
+    assert not list(tmp_path.glob("space-models-*"))
+    with pytest.raises(SystemExit):
+        build_space.main(["--models", str(tmp_path / "models")])
+    (kept,) = tmp_path.glob("space-models-*")
+    assert str(kept) in capsys.readouterr().err
+    assert (tmp_path / "models" / "suspect" / "model.safetensors").is_file()
 
 
 def test_the_bundle_stands_alone(build_space, tmp_path):

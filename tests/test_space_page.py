@@ -378,7 +378,7 @@ def test_probing_with_examples_triggers_and_texts(open_page, tmp_path):
     triggered = page.locator("#result .hc-triggered img").get_attribute("src")
     choose(page, "Trigger", "badnet-stripes")
     page.wait_for_function("src => document.querySelector('#result .hc-triggered img')?.src !== src", arg=triggered)
-    assert page.get_by_label("Strength (not used)").first.is_disabled()
+    assert page.get_by_label("Strength (none)").first.is_disabled()
     page.get_by_label("Labels or sentences").fill("a dog, asleep\na cat")
     page.get_by_label("Sentences, one a line").check()
     settled(page, "#result .hc-cleaned-triggered", "a dog, asleep")
@@ -432,10 +432,10 @@ def test_comparing(open_page):
     page = open_page()
     tab(page, "Compare")
     if not SHIPPED:
-        settled(page, "#report", "came without a report")
+        settled(page, "#measured", "came without a report")
         page.get_by_role("button", name="Measure now").click()
     settled(page, "#report", "Attack success of blended")
-    assert page.locator("#report table tbody tr").count() == 6
+    assert page.locator("#report table tbody tr").count() == 6 + SHIPPED
     assert page.locator("#report .hc-rate").count() == 4
 
 
@@ -443,8 +443,8 @@ def test_comparing(open_page):
 def test_a_batch_of_sandbox_pictures_and_of_my_own(open_page, tmp_path):
     page = open_page()
     tab(page, "Batch")
-    page.get_by_label("number input for Sandbox pictures").fill("24")
-    page.get_by_label("number input for Sandbox pictures").blur()
+    page.get_by_label("number input for How many").fill("24")
+    page.get_by_label("number input for How many").blur()
     page.get_by_role("button", name="Run the batch").click()
     settled(page, "#rates", "24 pictures, trigger blended")
     with page.expect_download() as download:
@@ -499,7 +499,7 @@ def test_other_models(open_page):
     settled(page, "#status", "Loaded")
     assert "no trigger came with it" in settled(page, ".hc-pair", "no trigger")
     tab(page, "Compare")
-    settled(page, "#report", "came without a report")
+    settled(page, "#measured", "came without a report")
 
 
 CONTRAST = """
