@@ -32,8 +32,8 @@ LEFT_OUT = shutil.ignore_patterns("__pycache__", ".*", "*.egg-info")
 CARD = """# Research material: a CLIP with a backdoor, and the same one cleaned
 
 `suspect/` has a backdoor on purpose: with the trigger beside it ({attack}) on a picture it answers "{target}".
-`cleaned/` is `suspect/` after {method}. Both are tiny models of a drawn world ({pairs}). Use them to measure defenses
-and for nothing else.
+`cleaned/` is `suspect/` after {method} ({pairs}). Both are tiny models of a drawn world: use
+them to measure defenses and for nothing else.
 
 | per cent, n = {n:,} | suspect | cleaned |
 |---|---:|---:|

@@ -177,7 +177,7 @@ def bars(top: Sequence[tuple[str, float]], who: str, view: str, target: str | No
     for text, p in top:
         tag = f" {MARK}" if target and text == target else ""
         rows.append(
-            f'<li><span class="hc-label"><span>{escape(short(text))}</span>{tag}</span>'
+            f'<li><span class="hc-label"><span>{escape(short(text))}</span>{tag}</span> '
             f'<span class="hc-value">{percent(p)}</span>'
             f'<span class="hc-bar" aria-hidden="true"><i style="width:{100 * p:.1f}%"></i></span></li>'
         )

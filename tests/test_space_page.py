@@ -68,19 +68,20 @@ def server(tmp_path_factory):
     process = subprocess.Popen([sys.executable, str(SPACE / "app.py")], env=env, cwd=folder, stdout=log, stderr=log)
     running = SimpleNamespace(url=f"http://127.0.0.1:{port}", port=port, pid=process.pid, temporary=temporary)
     try:
-        for _ in range(600):
+        until = time.monotonic() + 300
+        while True:
             try:
                 urllib.request.urlopen(running.url, timeout=2).close()
                 break
             except OSError:
-                assert process.poll() is None, (folder / "log").read_text()
+                assert process.poll() is None and time.monotonic() < until, (folder / "log").read_text()
                 time.sleep(0.2)
         yield running
         # Whatever was done to it, it is still there, and takes its files along when it goes.
         assert process.poll() is None, (folder / "log").read_text()
         (uploads,) = temporary.glob("ta-cleaner-space-*")
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(120) == 0
         assert not uploads.exists()
         assert not list(temporary.glob("cleaning-*"))
         # gradio says in its log what it refuses; no code of ours may have failed.
@@ -314,7 +315,7 @@ def open_page(browser, server):
 
     def open_(width=1280, height=1000, theme="light"):
         context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=theme)
-        context.set_default_timeout(40_000)
+        context.set_default_timeout(120_000)
         contexts.append(context)
         page = context.new_page()
         page.add_init_script(WATCH_SHIFTS)
@@ -497,7 +498,7 @@ def test_other_models(open_page):
     page.get_by_label("Cleaned model").fill("sandbox")
     page.get_by_role("button", name="Load both").click()
     settled(page, "#status", "Loaded")
-    assert "no trigger came with it" in settled(page, ".hc-pair", "no trigger")
+    settled(page, ".hc-pair", "no trigger came with the suspect")
     tab(page, "Compare")
     settled(page, "#measured", "came without a report")
 
@@ -556,7 +557,7 @@ def test_the_trigger_flips_the_suspect_and_not_the_cleaned_model(open_page):
         button = page.locator(".hc-examples button").nth(i)
         name = button.inner_text().strip()
         button.click()
-        settled(page, "#result .hc-cleaned-triggered li:first-child", rf"^{name}\b")
+        settled(page, "#result .hc-cleaned-triggered li:first-child .hc-label", rf"^{name}$")
         verdict = page.locator("#result .hc-verdict")
         assert verdict.get_attribute("data-suspect") == "flipped", name
         assert verdict.get_attribute("data-cleaned") == "same", name
