@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN := PYTHONPATH=. OMP_WAIT_POLICY=PASSIVE TOKENIZERS_PARALLELISM=false $(BIN)
 
-.PHONY: help demo test slow quality style bench-quick
+.PHONY: help demo space test slow quality style bench-quick
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -25,8 +25,15 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test]'
 	@touch $@
 
+$(VENV)/.installed-space: $(VENV)/.installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[space]'
+	@touch $@
+
 demo: $(VENV)/.installed ## backdoor the sandbox CLIP, clean it, print the before/after table (outputs/demo)
 	@$(RUN)/python scripts/demo.py
+
+space: $(VENV)/.installed-space ## the page: put a trigger on a picture, ask both models (http://127.0.0.1:7860)
+	@MODEL_ROOTS="$${MODEL_ROOTS:-$(CURDIR)/outputs}" $(RUN)/python spaces_demo/app.py
 
 bench-quick: $(VENV)/.installed ## the table of three attacks x three methods (under an hour)
 	@$(RUN)/python -m benchmarks.quick
