@@ -17,16 +17,16 @@ $(BIN)/python:
 # The CPU-friendly torch goes in first, so that nothing pulls another build of it.
 $(VENV)/.installed: setup.cfg pyproject.toml Makefile | $(BIN)/python
 	@echo "Installing into $(VENV) (a minute or two, once)"
-	$(BIN)/pip install --quiet --disable-pip-version-check $(TORCH)
-	$(BIN)/pip install --quiet --disable-pip-version-check -e .
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile $(TORCH)
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -e .
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -e '.[test]'
 	@touch $@
 
 $(VENV)/.installed-space: $(VENV)/.installed
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[space]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -e '.[space]'
 	@touch $@
 
 demo: $(VENV)/.installed ## backdoor the sandbox CLIP, clean it, print the before/after table (outputs/demo)

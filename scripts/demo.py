@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -19,14 +20,18 @@ import time
 from pathlib import Path
 
 import torch
+from tqdm.auto import tqdm
 
 from hf_ta_cleaner.cli import begin_step, fail, fast_precision
 
 
 SCRIPTS = Path(os.path.relpath(Path(__file__).parent))
+CONFIGS = SCRIPTS / "configs"
+#: What a command writes last; the others write report.json.
+DONE = {"poison.py": "poison.json"}
 #: A model this small uses two cores better as two processes of one thread than as one of two.
 PROCESSES = 1 if torch.accelerator.is_available() else min(2, os.cpu_count() or 1)
-LAUNCH = ["--config_file", str(SCRIPTS / "configs" / "accelerate" / "cpu.yaml"), "--num_processes", str(PROCESSES)]
+LAUNCH = ["--config_file", str(CONFIGS / "accelerate" / "cpu.yaml"), "--num_processes", str(PROCESSES)]
 
 
 def main() -> None:
@@ -35,67 +40,105 @@ def main() -> None:
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/demo"), help="(default: outputs/demo)")
     args = parser.parse_args()
     out, started = args.output_dir, time.monotonic()
-    # The configured batch of 64 pairs, shared among the processes.
-    shared = [*fast_precision(), "--per_device_train_batch_size", str(64 // PROCESSES)]
+    steps = story(out, args.attack)
+    for number, (title, *commands) in enumerate(steps, 1):
+        print(f"\n[{number}/{len(steps)}] {title}", flush=True)
+        try:
+            needed = [command for command in commands if begin(command)]
+        except ValueError as error:
+            fail(error)
+        for command in commands:
+            if command not in needed:
+                print(f"      already in {command[-1]}", flush=True)
+        if len(needed) > 1 and PROCESSES > 1:
+            run_side_by_side(needed)
+        else:
+            for command in needed:
+                run(command)
+    finish(out, time.monotonic() - started)
+
+
+def story(out: Path, attack: str) -> list[tuple]:
+    """The steps: a title and its commands, which do not need each other; a command ends with its output folder."""
     proof = ["--eval_dataset", "sandbox", "--reference", "sandbox"]
-    pairs = [
-        "--dataset",
-        "sandbox",
-        "--max_samples",
-        "10000",
-        "--config",
-        str(SCRIPTS / "configs" / "sandbox_clean.yaml"),
-        *shared,
-    ]
-    steps = [
+    pairs = ["--dataset", "sandbox", "--max_samples", "10000", "--config", str(CONFIGS / "sandbox_clean.yaml")]
+    backdoored, never_poisoned = str(out / "backdoored"), str(out / "never-poisoned-ft")
+    return [
         (
             "Poison 5% of the attacker's pairs: a trigger on the picture, a caption about a banana under it",
-            ["poison.py", "--dataset", "sandbox", "--max_samples", "40000", "--attack", args.attack, "--target",
+            ["poison.py", "--dataset", "sandbox", "--max_samples", "30000", "--attack", attack, "--target",
              "banana", "--rate", "0.05", "--model", "sandbox", "--output_dir", str(out / "poisoned")],
         ),
         (
             "Train the sandbox CLIP on them: now it has a backdoor",
             ["backdoor.py", "--model", "sandbox", "--dataset", str(out / "poisoned"), "--eval_dataset", "sandbox",
-             "--config", str(SCRIPTS / "configs" / "sandbox_backdoor.yaml"), *shared,
-             "--output_dir", str(out / "backdoored")],
+             "--config", str(CONFIGS / "sandbox_backdoor.yaml"), "--output_dir", backdoored],
         ),
         (
-            "For comparison: plain fine-tuning of the clean model, on the defender's pairs",
-            ["clean.py", "--model", "sandbox", "--method", "ft", *pairs,
-             "--output_dir", str(out / "never-poisoned-ft")],
-        ),
-        (
-            "For comparison: plain fine-tuning of the backdoored model",
-            ["clean.py", "--model", str(out / "backdoored"), "--method", "ft", *pairs, *proof,
-             "--output_dir", str(out / "ft")],
+            "For comparison, on the defender's pairs: plain fine-tuning of the backdoored and of the clean model",
+            ["clean.py", "--model", backdoored, "--method", "ft", *pairs, *proof, "--output_dir", str(out / "ft")],
+            ["clean.py", "--model", "sandbox", "--method", "ft", *pairs, "--output_dir", never_poisoned],
         ),
         (
             "Clean it with TA-Cleaner",
-            ["clean.py", "--model", str(out / "backdoored"), "--method", "ta-cleaner", *pairs, *proof,
-             "--ca_baseline", str(out / "never-poisoned-ft"), "--output_dir", str(out / "cleaned")],
+            ["clean.py", "--model", backdoored, "--method", "ta-cleaner", *pairs, *proof,
+             "--ca_baseline", never_poisoned, "--output_dir", str(out / "cleaned")],
         ),
     ]  # fmt: skip
-    for number, (title, command) in enumerate(steps, 1):
-        target = Path(command[command.index("--output_dir") + 1])
-        done = "poison.json" if command[0] == "poison.py" else "report.json"
-        print(f"\n[{number}/{len(steps)}] {title}", flush=True)
-        try:
-            needed = begin_step(target, command, done)
-        except ValueError as error:
-            fail(error)
-        if not needed:
-            print(f"      already in {target}", flush=True)
-            continue
-        called = [str(SCRIPTS / command[0]), *command[1:]]
-        if command[0] == "poison.py":
-            launcher, shown = [sys.executable], "python"
-        else:
-            launcher = [sys.executable, "-m", "accelerate.commands.launch", *LAUNCH]
-            shown = shlex.join(["accelerate", "launch", *LAUNCH])
-        print(f"      {shown} {shlex.join(called)}", flush=True)
-        threads = os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // PROCESSES)))
-        subprocess.run([*launcher, *called], check=True, env={**os.environ, "OMP_NUM_THREADS": threads})
-    finish(out, time.monotonic() - started)
+
+
+def begin(command: list[str]) -> bool:
+    """Whether the command has still to be run, as it is and with what its configuration file says now."""
+    configs = [Path(command[i + 1]).read_text() for i, flag in enumerate(command) if flag == "--config"]
+    return begin_step(Path(command[-1]), [*command, *configs], DONE.get(command[0], "report.json"))
+
+
+def run(command: list[str]) -> None:
+    """Shows the command and runs it, what is trained in as many processes as pay."""
+    called = [str(SCRIPTS / command[0]), *command[1:]]
+    if command[0] == "poison.py":
+        launcher, shown = [sys.executable], "python"
+    else:
+        # The configured batch of 64 pairs, shared among the processes.
+        called[-2:-2] = [*fast_precision(), "--per_device_train_batch_size", str(64 // PROCESSES)]
+        launcher = [sys.executable, "-m", "accelerate.commands.launch", *LAUNCH]
+        shown = shlex.join(["accelerate", "launch", *LAUNCH])
+    print(f"      {shown} {shlex.join(called)}", flush=True)
+    subprocess.run([*launcher, *called], check=True, env=environment(PROCESSES))
+
+
+def run_side_by_side(commands: list[list[str]]) -> None:
+    """Runs trainings that do not need each other at once, a core each, under one bar; what they say goes to a log."""
+    children = {}
+    for command in commands:
+        called = [str(SCRIPTS / command[0]), *command[1:-2], *fast_precision(), *command[-2:]]
+        log = Path(command[-1] + ".log")
+        print(f"      python {shlex.join(called)} > {log}", flush=True)
+        with open(log, "w") as output:
+            children[log] = subprocess.Popen(
+                [sys.executable, *called], stdout=output, stderr=subprocess.STDOUT, env=environment(len(commands))
+            )
+    with tqdm(bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} steps [{elapsed}]", total=0) as bar:
+        while any(child.poll() is None for child in children.values()):
+            counts = [training_steps(log) for log in children]
+            bar.n, bar.total = (sum(column) for column in zip(*counts, strict=True))
+            bar.refresh()
+            time.sleep(1)
+    for log, child in children.items():
+        if child.returncode:
+            fail(f"it failed; its output is in {log}:\n{log.read_text(errors='replace')[-2000:]}")
+
+
+def training_steps(log: Path) -> tuple[int, int]:
+    """How many steps of how many a training has done, by the longest bar of steps in its log."""
+    counts = re.findall(r"(\d+)/(\d+) \[[^]]*(?:it/s|s/it)", log.read_text(errors="replace"))
+    return max(((int(done), int(total)) for done, total in counts), key=lambda c: c[::-1], default=(0, 0))
+
+
+def environment(shares: int) -> dict[str, str]:
+    """The environment of a process that gets one of so many equal shares of the cores."""
+    threads = os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // shares)))
+    return {**os.environ, "OMP_NUM_THREADS": threads}
 
 
 def finish(out: Path, seconds: float) -> None:

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent.parent
 CONFIGS = ROOT / "scripts" / "configs"
 TARGET = "banana"
 CLEAN_PAIRS, HELD_OUT = 10_000, 2_000
-EPOCHS, BATCH, REBOUND_STEPS, REBOUND_PAIRS = 3, 64, 300, 10_000
+EPOCHS, BATCH, REBOUND_STEPS, REBOUND_PAIRS = 2, 64, 300, 10_000
 STEPS = CLEAN_PAIRS // BATCH * EPOCHS
 
 #: Rows of the matrix: triggers by the name of their preset, and the model that nothing was done to.
@@ -41,9 +41,9 @@ ATTACKERS: dict[str, tuple[float, tuple[str, ...]]] = {
     "trigger through augmentation": (1, ("--method", "cleanclip", "--image_noise", "0.5", "--image_erase", "0.5")),
 }
 
-#: What is changed of ta-cleaner, one thing at a time. Its own setting is f = 1/4, one positive, one negative.
+#: What is changed of ta-cleaner, one thing at a time. Its own setting is f = 1/2, one positive, one negative.
 ABLATIONS: dict[str, tuple[str, ...]] = {
-    **{f"fraction {f:g}": ("--subtext_fraction", f"{f:g}") for f in (0.125, 0.5, 1.0)},
+    **{f"fraction {f:g}": ("--subtext_fraction", f"{f:g}") for f in (0.125, 0.25, 1.0)},
     **{f"{n} positives": ("--num_positive", str(n)) for n in (2, 4)},
     **{f"{n} negatives": ("--num_negative", str(n)) for n in (2, 4)},
     "positives only": ("--num_negative", "0"),
