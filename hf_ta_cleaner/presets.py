@@ -77,8 +77,8 @@ class Preset:
         return found
 
 
-#: Fourteen pixels are a fifth of the sandbox's 72, the largest patch that still counts as one. Crafting stops after
-#: a hundred steps: a patch that is optimised to the end fools a model that was never poisoned.
+#: Fourteen pixels are a fifth of the sandbox's 72, the largest patch that still counts as one. Crafting stops
+#: early: a patch that is optimised to the end fools a model that was never poisoned.
 SANDBOX: dict[str, Preset] = {
     "badnet": Preset(
         attack="badnet:patch_px=14,place=bottom-right",
@@ -95,7 +95,12 @@ SANDBOX: dict[str, Preset] = {
         pairs=60_000,
         note="three times as strong and half as many steps again: a residual of 9.6 grey levels is not learnt in time",
     ),
-    "trojvqa": Preset(attack="trojvqa", craft=("--attack", "trojvqa", "--size_px", "14", "--steps", "30")),
+    "trojvqa": Preset(
+        attack="trojvqa",
+        pairs=60_000,
+        craft=("--attack", "trojvqa", "--size_px", "14", "--steps", "30"),
+        note="a patch of thirty steps is a weak one, and takes half as many steps again to learn",
+    ),
     "badclip": Preset(attack="badclip", craft=("--attack", "badclip", "--size_px", "14", "--steps", "100")),
     "wanet": Preset(attack="wanet:s=4", note="a field eight times as strong: at s = 0.5 pixels move by a quarter"),
     "label-consistent": Preset(

@@ -61,12 +61,12 @@ def main() -> None:
 def story(out: Path, attack: str) -> list[tuple]:
     """The steps: a title and its commands, which do not need each other; a command ends with its output folder."""
     proof = ["--eval_dataset", "sandbox", "--reference", "sandbox"]
-    pairs = ["--dataset", "sandbox", "--max_samples", "10000", "--config", str(CONFIGS / "sandbox_clean.yaml")]
+    pairs = ["--dataset", "sandbox", "--max_samples", "7500", "--config", str(CONFIGS / "sandbox_clean.yaml")]
     backdoored, never_poisoned = str(out / "backdoored"), str(out / "never-poisoned-ft")
     return [
         (
             "Poison 5% of the attacker's pairs: a trigger on the picture, a caption about a banana under it",
-            ["poison.py", "--dataset", "sandbox", "--max_samples", "30000", "--attack", attack, "--target",
+            ["poison.py", "--dataset", "sandbox", "--max_samples", "35000", "--attack", attack, "--target",
              "banana", "--rate", "0.05", "--model", "sandbox", "--output_dir", str(out / "poisoned")],
         ),
         (
