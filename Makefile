@@ -35,7 +35,7 @@ demo: $(VENV)/.installed ## backdoor the sandbox CLIP, clean it, print the befor
 space: $(VENV)/.installed-space ## the page: put a trigger on a picture, ask both models (http://127.0.0.1:7860)
 	@MODEL_ROOTS="$${MODEL_ROOTS:-$(CURDIR)/outputs}" $(RUN)/python spaces_demo/app.py
 
-bench-quick: $(VENV)/.installed ## the table of three attacks x three methods (under an hour)
+bench-quick: $(VENV)/.installed ## the table of three attacks x three methods
 	@$(RUN)/python -m benchmarks.quick
 
 test: $(VENV)/.installed-test ## run the default test suite

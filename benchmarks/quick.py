@@ -1,4 +1,4 @@
-"""Three attacks x {ft, cleanclip, ta-cleaner} on the sandbox: backdoors rebuilt, cleaned, audited. Under an hour.
+"""Three attacks x {ft, cleanclip, ta-cleaner} on the sandbox: backdoors rebuilt, cleaned, audited.
 
     make bench-quick                         # run what is missing, then write the table
     python -m benchmarks.quick --table       # only write the table from the cells that are there

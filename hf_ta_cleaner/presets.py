@@ -82,7 +82,7 @@ class Preset:
 SANDBOX: dict[str, Preset] = {
     "badnet": Preset(
         attack="badnet:patch_px=14,place=bottom-right",
-        note="a fixed place: where the square moves, so small a model learns to say the target for everything",
+        note="in a fixed place, the corner; badnet-random draws one for every picture",
     ),
     "badnet-random": Preset(
         attack="badnet:patch_px=14",

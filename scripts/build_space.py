@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> None:
         if args.bundle:
             bundle(args.bundle)
         else:
-            # A new folder, because demo.py repeats no step for the sake of a configuration that has changed.
+            # A new folder: demo.py notices another command or configuration, but no change of the code.
             made = args.demo_dir or Path(tempfile.mkdtemp(prefix="space-models-"))
             command = [sys.executable, str(ROOT / "scripts" / "demo.py"), "--attack", args.attack]
             subprocess.run([*command, "--output_dir", str(made)], check=True)
@@ -99,6 +99,8 @@ def install(made: Path, models: Path) -> None:
                 shutil.copy2(file, target / file.name)
     report.model, report.base_model = "models/cleaned", "models/suspect"
     report.save(staging / "cleaned", plot=False)
+    written = staging / "cleaned" / "report.json"
+    written.write_text(written.read_text(encoding="utf-8").replace(f"{made}/", ""), encoding="utf-8")
     for file in (staging / "cleaned").glob("report.*"):
         if file.suffix != ".json":  # the page draws the rest itself
             file.unlink()

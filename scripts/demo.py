@@ -1,4 +1,4 @@
-"""The whole story in a few minutes on two cores: backdoor the sandbox CLIP, clean it, print before and after.
+"""The whole story in about ten minutes on two cores: backdoor the sandbox CLIP, clean it, print before and after.
 
     make demo
     python scripts/demo.py --attack badnet:patch_px=14,place=bottom-right --output_dir outputs/demo-badnet
@@ -118,15 +118,20 @@ def run_side_by_side(commands: list[list[str]]) -> None:
             children[log] = subprocess.Popen(
                 [sys.executable, *called], stdout=output, stderr=subprocess.STDOUT, env=environment(len(commands))
             )
+    failed = None
     with tqdm(bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} steps [{elapsed}]", total=0) as bar:
         while any(child.poll() is None for child in children.values()):
             counts = [training_steps(log) for log in children]
             bar.n, bar.total = (sum(column) for column in zip(*counts, strict=True))
             bar.refresh()
+            failed = failed or next((log for log, child in children.items() if child.poll()), None)
+            if failed:  # the others are of no use without it
+                for child in children.values():
+                    child.terminate()
             time.sleep(1)
-    for log, child in children.items():
-        if child.returncode:
-            fail(f"it failed; its output is in {log}:\n{log.read_text(errors='replace')[-2000:]}")
+    failed = failed or next((log for log, child in children.items() if child.returncode), None)
+    if failed:
+        fail(f"it failed; its output is in {failed}:\n{failed.read_text(errors='replace')[-2000:]}")
 
 
 def training_steps(log: Path) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import time
 from pathlib import Path
 
 import pytest
@@ -56,13 +57,16 @@ def test_the_steps_of_a_training_are_read_off_its_log(demo, tmp_path):
 
 
 def test_side_by_side(demo, tmp_path, monkeypatch, capsys):
-    """Both run, each with its log; one that fails stops the demo with what it said."""
+    """Both run, each with its log; one that fails stops the other, and the demo with what it said."""
     monkeypatch.setattr(demo, "SCRIPTS", tmp_path)
     monkeypatch.setattr(demo, "fast_precision", list)
     (tmp_path / "good.py").write_text("print('it/s said')")
+    (tmp_path / "slow.py").write_text("import time; time.sleep(60)")
     (tmp_path / "bad.py").write_text("raise SystemExit('no such dataset')")
     demo.run_side_by_side([["good.py", "--output_dir", str(tmp_path / name)] for name in "ab"])
     assert (tmp_path / "a.log").read_text() == (tmp_path / "b.log").read_text() == "it/s said\n"
+    started = time.monotonic()
     with pytest.raises(SystemExit):
-        demo.run_side_by_side([[f"{name}.py", "--output_dir", str(tmp_path / name)] for name in ("good", "bad")])
+        demo.run_side_by_side([[f"{name}.py", "--output_dir", str(tmp_path / name)] for name in ("slow", "bad")])
+    assert time.monotonic() - started < 30
     assert "no such dataset" in capsys.readouterr().err

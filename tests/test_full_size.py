@@ -32,7 +32,7 @@ def album(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("flags", [(), ("--bf16",)], ids=["fp32", "bf16"])
 def test_a_full_size_clip_is_cleaned_from_a_folder_of_files(tiny_processor, album, tmp_path, flags):
-    """151 million weights, three steps; a minute or two on two idle cores. The result is an ordinary checkpoint."""
+    """151 million weights, three steps of eight pairs. The result is an ordinary checkpoint."""
     import torch
     from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPProcessor
 

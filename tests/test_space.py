@@ -697,6 +697,7 @@ def demo(tmp_path, suspect):
         found = report(
             before=(asr, 0.01), after=(asr_after, 0.01), model=str(made / "cleaned"), base_model=str(made / "x")
         )
+        found.settings = {"ca_baseline": [str(made / "never-poisoned-ft")]}
         found.save(made / "cleaned", plot=True)
         return made
 
@@ -711,6 +712,7 @@ def test_the_models_are_installed_with_trigger_report_and_card(build_space, demo
     assert {"README.md", "suspect/trigger.json", "suspect/poison.json", "cleaned/report.json"} <= set(names)
     assert not [name for name in names if name.endswith((".bin", ".png", "report.md"))]
     assert Report.load(models / "cleaned").model == "models/cleaned"
+    assert str(tmp_path) not in (models / "cleaned" / "report.json").read_text()
     card = (models / "README.md").read_text()
     assert "research material" in card.lower() and "| attack success | 95.0 | 2.0 |" in card
     monkeypatch.setenv("MODEL_ROOTS", str(models))
