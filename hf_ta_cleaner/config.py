@@ -158,7 +158,7 @@ class TACleanerConfig(TrainingArguments):
     logging_steps: float = field(default=10, metadata={"help": "steps between log lines"})
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "kept off: a diverged run must be seen"})
     report_to: None | str | list[str] = field(  # noqa: RUF036 (HfArgumentParser needs this order)
-        default="none", metadata={"help": "tensorboard, wandb, trackio, none"}
+        default="none", metadata={"help": "tensorboard, wandb, trackio, or several of them with commas"}
     )
     push_to_hub: bool = field(
         default=False, metadata={"help": "push checkpoint, card, report and config in one commit at the end"}
@@ -183,6 +183,8 @@ class TACleanerConfig(TrainingArguments):
         if self.dataloader_num_workers is None:  # beside an accelerator the cores have nothing else to do
             share = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
             self.dataloader_num_workers = 0 if self.use_cpu else min(8, max(1, share - 1))
+        if isinstance(self.report_to, str):
+            self.report_to = self.report_to.split(",")
         super().__post_init__()
         if self.hub_strategy not in ("end", "every_save") or self.hub_revision is not None:
             raise ValueError(

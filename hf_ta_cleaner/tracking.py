@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from transformers import Trainer, TrainerCallback
+from transformers.integrations import get_available_reporting_integrations
 
 from .report import figures
+
+
+TRACKERS = ("tensorboard", "wandb", "trackio")
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Refuses a tracker whose package is not there; the trainer would, with a traceback, when the data are loaded.
+
+    Raises:
+        ValueError: one of the trackers cannot be used; the message says what to install.
+    """
+    there = get_available_reporting_integrations()
+    if missing := [name for name in names if name not in there]:
+        known = [name for name in missing if name in TRACKERS]
+        remedy = f"pip install {' '.join(known)}" if known else f"choose from {', '.join(TRACKERS)}, none"
+        raise ValueError(f"--report_to {' '.join(missing)} cannot be used here: {remedy}")
 
 
 class AuditAround(TrainerCallback):

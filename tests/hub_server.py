@@ -302,16 +302,16 @@ class _Handler(BaseHTTPRequestHandler):
             (r"/api/whoami-v2", self._whoami),
             (r"/api/repos/create", self._create),
             (r"/api/validate-yaml", self._validate),
-            (r"/api/(model|dataset)s/([^/]+/[^/]+)", self._info),
-            (r"/api/(model|dataset)s/([^/]+/[^/]+)/revision/(.+)", self._info),
-            (r"/api/(model|dataset)s/([^/]+/[^/]+)/tree/(refs/[^/]+/[^/]+|[^/]+)/?(.*)", self._tree),
-            (r"/api/(model|dataset)s/([^/]+/[^/]+)/paths-info/(.+)", self._paths),
-            (r"/api/(model|dataset)s/([^/]+/[^/]+)/commits/(.+)", self._commits),
-            (r"/api/(model|dataset)s/([^/]+/[^/]+)/discussions", self._discussions),
-            (r"/api/(model|dataset)s/([^/]+/[^/]+)/preupload/(.+)", self._preupload),
-            (r"/api/(model|dataset)s/([^/]+/[^/]+)/commit/(.+)", self._new_commit),
-            (r"/(?:(dataset)s/)?([^/]+/[^/]+)\.git/info/lfs/objects/batch", self._lfs_batch),
-            (r"/(?:(dataset)s/)?([^/]+/[^/]+)/resolve/(refs/[^/]+/[^/]+|[^/]+)/(.+)", self._resolve),
+            (r"/api/(model|dataset|space)s/([^/]+/[^/]+)", self._info),
+            (r"/api/(model|dataset|space)s/([^/]+/[^/]+)/revision/(.+)", self._info),
+            (r"/api/(model|dataset|space)s/([^/]+/[^/]+)/tree/(refs/[^/]+/[^/]+|[^/]+)/?(.*)", self._tree),
+            (r"/api/(model|dataset|space)s/([^/]+/[^/]+)/paths-info/(.+)", self._paths),
+            (r"/api/(model|dataset|space)s/([^/]+/[^/]+)/commits/(.+)", self._commits),
+            (r"/api/(model|dataset|space)s/([^/]+/[^/]+)/discussions", self._discussions),
+            (r"/api/(model|dataset|space)s/([^/]+/[^/]+)/preupload/(.+)", self._preupload),
+            (r"/api/(model|dataset|space)s/([^/]+/[^/]+)/commit/(.+)", self._new_commit),
+            (r"/(?:(dataset|space)s/)?([^/]+/[^/]+)\.git/info/lfs/objects/batch", self._lfs_batch),
+            (r"/(?:(dataset|space)s/)?([^/]+/[^/]+)/resolve/(refs/[^/]+/[^/]+|[^/]+)/(.+)", self._resolve),
         )
         for pattern, answer in routes:
             if match := re.fullmatch(pattern, self.url):
@@ -332,7 +332,7 @@ class _Handler(BaseHTTPRequestHandler):
         if owner != self.user:
             raise Refused(403, f"You don't have the rights to create a {kind} under the namespace {owner!r}")
         repo_id = f"{owner}/{asked['name']}"
-        address = f"{self.hub.endpoint}/{'datasets/' if kind == 'dataset' else ''}{repo_id}"
+        address = f"{self.hub.endpoint}/{'' if kind == 'model' else f'{kind}s/'}{repo_id}"
         if (kind, repo_id) in self.hub.repos:
             return self._send(409, {"error": "You already created this repo", "url": address})
         self.hub._create(kind, repo_id, asked.get("visibility") == "private")
@@ -471,7 +471,7 @@ class _Handler(BaseHTTPRequestHandler):
         commit = repo.commit(
             ref, header["summary"], files, self.user, parent=parent or head.sha, description=header["description"]
         )
-        prefix = "datasets/" if kind == "dataset" else ""
+        prefix = "" if kind == "model" else f"{kind}s/"
         url = f"{self.hub.endpoint}/{prefix}{repo_id}/commit/{commit.sha}"
         self._send(200, {"success": True, "commitOid": commit.sha, "commitUrl": url, "pullRequestUrl": address})
 

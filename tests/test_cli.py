@@ -656,6 +656,10 @@ BAD_INPUT = {
         ["--keep best", "--save_strategy no"],
     ),
     "keep neither": (lambda w: cleaning(w, "--keep", "worst"), ["--keep", "worst"]),
+    "tracker that is none": (
+        lambda w: cleaning(w, "--report_to", "nonesuch"),
+        ["--report_to nonesuch", "tensorboard, wandb, trackio"],
+    ),
     "no model": (lambda w: cleaning(w)[2:], ["--model"]),
     "nothing to take": (lambda w: cleaning(w, "--max_samples", 0), ["max_samples", "0"]),
 }
@@ -707,6 +711,7 @@ def test_a_diverged_run_stops_with_the_step_and_keeps_the_last_good_checkpoint(w
         ("audit", [], ["--eval_dataset"]),
         ("audit", ["--eval_dataset", "{labelled}", "--trigger", "blended", "--target", "zebra"], ["zebra"]),
         ("backdoor", ["--dataset", "{pairs}"], ["trigger.json", "poison.py"]),
+        ("backdoor", ["--dataset", "{pairs}", "--report_to", "nonesuch"], ["--report_to nonesuch", "wandb"]),
         ("craft", ["--target", "banana", "--text_objective", "magic", "--steps", "1"], ["magic", "direct"]),
     ],
 )

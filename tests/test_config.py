@@ -65,6 +65,14 @@ def test_readers_beside_an_accelerator(monkeypatch, tmp_path, on_cpu, cores, pro
     assert TACleanerConfig(str(tmp_path), dataloader_num_workers=given).dataloader_num_workers == workers
 
 
+@pytest.mark.parametrize(
+    ("given", "trackers"),
+    [("none", []), ("wandb", ["wandb"]), ("wandb,trackio", ["wandb", "trackio"]), (["tensorboard"], ["tensorboard"])],
+)
+def test_several_trackers(config, given, trackers):
+    assert config(report_to=given).report_to == trackers
+
+
 @pytest.mark.parametrize("name", DEFAULTS)
 def test_defaults(config, name):
     assert getattr(config(), name) == DEFAULTS[name]

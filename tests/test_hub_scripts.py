@@ -56,6 +56,9 @@ def test_poison_backdoor_audit_push(hub, world, capsys):  # noqa: F811
     line.append("--allow_publishing_backdoor")
     refused(capsys, "backdoor", [*line, "--hub_strategy", "every_save"], "--hub_strategy")
     assert not bad.exists() and ("model", "tester/bad") not in hub.repos
+    # The repository is claimed before the pictures are even looked for.
+    early = [{"tester/bad": "other/bad", str(world.labelled): "no/such/pictures"}.get(word, word) for word in line]
+    refused(capsys, "backdoor", early, "may not do this", "Nothing was computed yet")
     script("backdoor").main(line)
     repo = hub.repo("tester/bad")
     assert repo.private and len(repo.history()) == 2

@@ -1,4 +1,4 @@
-"""Uploading the metrics: which client calls are made, and none in a dry run."""
+"""Uploading the metrics: which client calls are made, none in a dry run, and `evaluate` loads what was uploaded."""
 
 from __future__ import annotations
 
@@ -66,6 +66,27 @@ def test_a_dry_run_uploads_nothing(publish_metrics, calls, capsys):
     publish_metrics.main(["--owner", "lab", "--dry_run"])
     assert calls == []
     assert capsys.readouterr().out.count("would upload") == 3
+
+
+def test_what_was_uploaded_is_loaded_by_its_name(publish_metrics, hub, monkeypatch, tmp_path):
+    """Over the real clients of both libraries; a second upload finds nothing to change."""
+    import evaluate
+
+    publish_metrics.main(["--owner", "tester"])
+    publish_metrics.main(["--owner", "tester", "--only", "retrieval_recall"])
+    for name in METRICS:
+        repo = hub.repo(f"tester/{name}", "space")
+        files = hub.files(f"tester/{name}", kind="space")
+        assert len(repo.history()) == 2 and not repo.private
+        assert set(files) == {".gitattributes", "README.md", "app.py", "requirements.txt", f"{name}.py"}
+        assert files[f"{name}.py"] == (publish_metrics.METRICS / name / f"{name}.py").read_bytes()
+    url = hub.endpoint + "/spaces/{path}/resolve/{revision}/{name}"
+    monkeypatch.setattr("evaluate.config.HUB_EVALUATE_URL", url)
+    monkeypatch.setattr("evaluate.config.DOWNLOADED_EVALUATE_PATH", str(tmp_path / "downloads"))
+    metric = evaluate.load("tester/attack_success_rate", cache_dir=str(tmp_path / "metrics"))
+    result = metric.compute(predictions=[[2, 0], [0, 2], [2, 1]], references=[0, 0, 2], target=2, k=[1])
+    assert (result["asr_top1"], result["n"]) == (0.5, 2)
+    assert any("/spaces/tester/attack_success_rate/resolve/" in path for _, path in hub.log)
 
 
 def test_failures_say_what_to_do(publish_metrics, monkeypatch, capsys, tmp_path):

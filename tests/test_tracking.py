@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from transformers import TrainerCallback
 
-from hf_ta_cleaner.tracking import AuditAround
+from hf_ta_cleaner.tracking import AuditAround, check_trackers
 
 
 class Tracker(TrainerCallback):
@@ -45,6 +45,14 @@ def test_trackers_hear_both_audits(make_trainer):
     assert audits[1][1]["test_asr/blended"] == 0.9 and audits[1][1]["test_floor/blended"] == 0.1
     assert asked == [3] and around.after == (section(0.4), "more") and around.ended is not None
     assert {"loss/clip", "loss/inmodal", "loss/subtext"} <= {name for _, logs in tracker.heard for name in logs}
+
+
+def test_a_tracker_that_is_not_installed_is_refused_with_the_remedy(monkeypatch):
+    monkeypatch.setattr("hf_ta_cleaner.tracking.get_available_reporting_integrations", lambda: ["tensorboard"])
+    check_trackers([])
+    check_trackers(["tensorboard"])
+    with pytest.raises(ValueError, match="--report_to wandb trackio cannot be used here: pip install wandb trackio"):
+        check_trackers(["tensorboard", "wandb", "trackio"])
 
 
 def test_ruined_weights_are_the_trainers_to_report(make_trainer):

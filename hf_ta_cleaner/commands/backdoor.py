@@ -101,12 +101,14 @@ def backdoor(
 ) -> None:
     """Checks that the poison is known, trains, audits, saves."""
     from hf_ta_cleaner.checkpoints import load_model, prepare_output_dir, save_model
-    from hf_ta_cleaner.hub import push_checkpoint, write_card
+    from hf_ta_cleaner.hub import claim, push_checkpoint, write_card
     from hf_ta_cleaner.poisoning import RECORD, TRIGGER
     from hf_ta_cleaner.report import CLOSE, Report, curves
     from hf_ta_cleaner.runs import run_settings, save_config
+    from hf_ta_cleaner.tracking import check_trackers
     from hf_ta_cleaner.trainer import TACleanerTrainer
 
+    check_trackers(args.report_to)
     poisoned = Path(pairs.dataset or "")
     if missing := [name for name in (TRIGGER, RECORD) if not (poisoned / name).is_file()]:
         raise ValueError(f"--dataset {pairs.dataset} has no {' and no '.join(missing)}; make it with poison.py")
@@ -122,6 +124,11 @@ def backdoor(
         args.hub_private_repo = args.hub_private_repo is not False
     if args.process_index == 0:
         prepare_output_dir(args.output_dir)
+        if args.push_to_hub:
+            name = Path(args.output_dir).resolve().name
+            args.hub_model_id = claim(
+                args.hub_model_id, default=name, private=args.hub_private_repo, token=args.hub_token
+            )
     pictures = proof.load()
     model, processor = load_model(options.model)
     proof.trigger, proof.reference = proof.trigger or [str(poisoned)], proof.reference or options.model

@@ -291,7 +291,9 @@ def prepare(options: CleanOptions, args: TACleanerConfig) -> str | None:
     """Makes sure of options and output folder before anything expensive. Returns the checkpoint to resume from."""
     from hf_ta_cleaner.checkpoints import last_checkpoint, prepare_output_dir
     from hf_ta_cleaner.hub import claim
+    from hf_ta_cleaner.tracking import check_trackers
 
+    check_trackers(args.report_to)
     if options.keep not in ("last", "best"):
         raise ValueError(f"--keep must be last or best, got {options.keep}")
     if options.strength != "auto":
