@@ -15,11 +15,12 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
 from .allocator import keep_freed_memory
+from .cached import cached_loss
 from .checkpoints import load_model
 from .collator import DataCollatorForTACleaner
 from .config import TACleanerConfig
 from .distributed import world_size
-from .embedding import embed
+from .embedding import Embedder
 from .families import family_of
 from .lora import add_lora
 from .losses import LOSSES, Views, repel_distances
@@ -191,7 +192,43 @@ class TACleanerTrainer(HubPublishing, Trainer):
     # ------------------------------------------------------------------ loss
     def compute_loss(self, model: nn.Module, inputs: dict, return_outputs: bool = False, num_items_in_batch=None):
         repelling = self.suspect is not None and self._is_repelling()
-        views = self._embed(model, inputs, repelling)
+        embedder = Embedder(
+            self.family,
+            self.processing_class.image_processor,
+            augmented=self.data_collator.augment,
+            suspect=self.suspect if repelling else None,
+        )
+        unwrapped = self.accelerator.unwrap_model(model)
+        figures: dict[str, torch.Tensor] = {}
+
+        def objective(views: Views) -> torch.Tensor:
+            loss, found = self._objective(views, repelling)
+            figures.update(found)
+            return loss
+
+        parts = self._parts(inputs) if torch.is_grad_enabled() else 1
+        if parts == 1:
+            loss = objective(embedder(model, inputs, unwrapped))
+        else:
+            loss = cached_loss(
+                embedder,
+                model,
+                inputs,
+                unwrapped=unwrapped,
+                parts=parts,
+                objective=objective,
+                backward=lambda part: self.accelerator.backward(part / self.current_gradient_accumulation_steps),
+                no_sync=lambda: self.accelerator.no_sync(model),
+            )
+        if model.training:
+            for name, figure in figures.items():
+                self._sums[name] += figure
+                self._steps_summed[name] += 1
+        terms = {name.removeprefix("loss/"): term for name, term in figures.items() if name.startswith("loss/")}
+        return (loss, {"terms": terms}) if return_outputs else loss
+
+    def _objective(self, views: Views, repelling: bool) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The weighted sum of the losses, and what is logged of them, without gradient."""
         # The towers may run in half precision; a softmax over similarities times 100 should not.
         with torch.autocast(self.args.device.type, enabled=False):
             terms = {
@@ -200,29 +237,20 @@ class TACleanerTrainer(HubPublishing, Trainer):
                 if weight and (name != "repel" or repelling)
             }
             loss = sum(self.weights[name] * term for name, term in terms.items())
-        if model.training:
-            figures = {f"loss/{name}": term for name, term in terms.items()}
-            if repelling:
-                figures |= zip(("distance/image", "distance/text"), repel_distances(views), strict=True)
-            for name, figure in figures.items():
-                self._sums[name] += figure.detach()
-                self._steps_summed[name] += 1
-        return (loss, {"terms": terms}) if return_outputs else loss
+        figures = {f"loss/{name}": term.detach() for name, term in terms.items()}
+        if repelling:
+            distances = [distance.detach() for distance in repel_distances(views)]
+            figures |= zip(("distance/image", "distance/text"), distances, strict=True)
+        return loss, figures
+
+    def _parts(self, inputs: dict) -> int:
+        """In how many parts the batch passes the towers."""
+        pairs = len(inputs["pixel_values"]) // (2 if self.data_collator.augment else 1)
+        return math.ceil(pairs / (self.args.mini_batch_size or pairs))
 
     def _is_repelling(self) -> bool:
         """Whether this step is in the repelling part of the run: decided by its number, so exact after resuming."""
         return self.state.global_step < self.args.repel_share * self.state.max_steps
-
-    def _embed(self, model: nn.Module, inputs: dict, repelling: bool) -> Views:
-        return embed(
-            model,
-            inputs,
-            self.family,
-            self.processing_class.image_processor,
-            unwrapped=self.accelerator.unwrap_model(model),
-            augmented=self.data_collator.augment,
-            suspect=self.suspect if repelling else None,
-        )
 
     def training_step(self, model: nn.Module, inputs: dict, num_items_in_batch=None) -> torch.Tensor:
         loss = super().training_step(model, inputs, num_items_in_batch)

@@ -100,7 +100,7 @@ RUNS: dict[str, dict] = {
     "ta-cleaner": {"num_positive": 2, "num_negative": 2, "subtext_fraction": 0.5},
     "no-negatives": {"num_negative": 0, "train_logit_scale": False},
     "cleanclip": {"method": "cleanclip"},
-    "ta-cleaner-plus": {"method": "ta-cleaner-plus", "repel_weight": 2.0, "repel_share": 0.7},
+    "ta-cleaner-plus": {"method": "ta-cleaner-plus", "repel_weight": 2.0, "repel_share": 0.7, "mini_batch_size": 2},
     "lora": {"method": "par", "use_peft": True, "learning_rate": 2.0},
 }
 

@@ -62,6 +62,7 @@ LAYERS: dict[str, set[str]] = {
     "sampling": {"seeding"},
     "collator": {"attacks", "augment", "data", "families", "seeding", "subtexts", "zero_shot"},
     "embedding": {"collator", "distributed", "families", "losses", "suspect"},
+    "cached": {"embedding", "losses"},
     "utility": {"attacks", "data", "retrieval", "zero_shot"},
     "tracking": {"report"},
     # What is published, and said about it.
@@ -83,6 +84,7 @@ LAYERS: dict[str, set[str]] = {
     # The engines: training, its strength, and the measurement, which knows nothing of the others.
     "trainer": {
         "allocator",
+        "cached",
         "checkpoints",
         "collator",
         "config",
