@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
@@ -26,6 +27,7 @@ from .lora import add_lora
 from .losses import LOSSES, Views, repel_distances
 from .publishing import HubPublishing
 from .sampling import CleaningPairs, CleaningSampler
+from .streaming import CleaningStream
 from .subtexts import Parts, SubTextMap, Vocabulary
 from .suspect import FINGERPRINT, Suspect
 from .utility import clean_utility
@@ -49,7 +51,7 @@ class TACleanerTrainer(HubPublishing, Trainer):
         model: The suspect `CLIPModel` or `SiglipModel`, or a Hub id or folder of one. To resume a run, the same.
         args: The settings.
         train_dataset: Clean pairs with the columns `image` and `caption`. Where the method needs sub-texts and the
-            column `parts` is missing, `SubTextMap` is applied.
+            column `parts` is missing, `SubTextMap` is applied. Or a `CleaningStream` of them, with `max_steps`.
         eval_dataset: Held-out data to measure clean utility on: with a `label` column zero-shot accuracy, else
             retrieval recall of `image` and `caption`.
         processing_class: The model's processor; loaded with the model when that is an id.
@@ -141,8 +143,10 @@ class TACleanerTrainer(HubPublishing, Trainer):
     def _seed(args: TACleanerConfig) -> int:
         return args.seed if args.data_seed is None else args.data_seed
 
-    def _prepare(self, dataset, args: TACleanerConfig) -> tuple[CleaningPairs, Vocabulary | None]:
+    def _prepare(self, dataset, args: TACleanerConfig) -> tuple[CleaningPairs | CleaningStream, Vocabulary | None]:
         """Checks the columns and parses the captions, once."""
+        if isinstance(dataset, CleaningStream):
+            return dataset, dataset.vocabulary() if self.weights["subtext"] else None
         columns = dataset.column_names
         if missing := [c for c in ("image", "caption") if c not in columns]:
             raise ValueError(
@@ -156,6 +160,19 @@ class TACleanerTrainer(HubPublishing, Trainer):
                 dataset = dataset.map(SubTextMap(), batched=True, desc="Reading captions")
         rows = dataset["parts"]
         return CleaningPairs(dataset.select_columns(["image", "caption", "parts"])), Vocabulary.from_parts(rows)
+
+    def get_train_dataloader(self) -> DataLoader:
+        if not isinstance(self.train_dataset, CleaningStream):
+            return super().get_train_dataloader()
+        # The stream is split already; what accelerate would do with it is to send every batch through one process.
+        return DataLoader(
+            self.train_dataset,
+            self._train_batch_size,
+            collate_fn=self.data_collator,
+            num_workers=min(self.args.dataloader_num_workers, self.train_dataset.readers),
+            pin_memory=self.args.dataloader_pin_memory,
+            drop_last=True,
+        )
 
     def _get_train_sampler(self, train_dataset=None) -> CleaningSampler:
         pairs: CleaningPairs = train_dataset or self.train_dataset

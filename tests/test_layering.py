@@ -60,6 +60,7 @@ LAYERS: dict[str, set[str]] = {
     "mmpoison": {"attacks", "poisoning", "seeding", "zero_shot"},
     # What a training step and a measurement are made of.
     "sampling": {"seeding"},
+    "streaming": {"seeding", "subtexts"},
     "collator": {"attacks", "augment", "data", "families", "seeding", "subtexts", "zero_shot"},
     "embedding": {"collator", "distributed", "families", "losses", "suspect"},
     "cached": {"embedding", "losses"},
@@ -95,6 +96,7 @@ LAYERS: dict[str, set[str]] = {
         "losses",
         "publishing",
         "sampling",
+        "streaming",
         "subtexts",
         "suspect",
         "utility",
