@@ -194,6 +194,11 @@ class TACleanerConfig(TrainingArguments):
         if self.dataloader_num_workers is None:  # beside an accelerator the cores have nothing else to do
             share = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
             self.dataloader_num_workers = 0 if self.use_cpu else min(8, max(1, share - 1))
+        if self.fsdp or str_to_bool(os.environ.get("ACCELERATE_USE_FSDP", "0")):
+            raise ValueError(
+                "FSDP takes no scalar parameter, which the temperature of a CLIP is. Leave fsdp out and use DDP "
+                "(scripts/configs/accelerate/gpu.yaml), with mini_batch_size where memory is short; see docs/scale.md"
+            )
         super().__post_init__()
         if self.hub_strategy not in ("end", "every_save") or self.hub_revision is not None:
             raise ValueError(
@@ -228,6 +233,8 @@ class TACleanerConfig(TrainingArguments):
             raise ValueError(f"noise_sigma must not be negative, got {self.noise_sigma}; image_noise=0 does without")
         if self.mini_batch_size is not None and self.mini_batch_size < 1:
             raise ValueError(f"mini_batch_size must be at least 1, got {self.mini_batch_size}; leave it out for all")
+        if self.mini_batch_size is not None and self.deepspeed:
+            raise ValueError("mini_batch_size does not work with deepspeed, which counts every backward as a step")
         if self.lora_rank < 1:
             raise ValueError(f"lora_rank must be at least 1, got {self.lora_rank}; 16 is a usual one")
         if self.weights["subtext"] and (

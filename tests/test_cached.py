@@ -19,6 +19,7 @@ from hf_ta_cleaner.losses import Views, clip, clip_loss, inmodal_loss, siglip, s
 
 def trained(make_trainer, **options) -> tuple[dict[str, torch.Tensor], list[dict]]:
     """Weights and log of two steps with plain SGD, so that a wrong gradient shows in its size."""
+    torch.manual_seed(0)  # of new adapters
     trainer = make_trainer(**{"max_steps": 2, "optim": "sgd", "learning_rate": 0.2, **options})
     trainer.train()
     weights = {name: parameter.detach().clone() for name, parameter in trainer.model.named_parameters()}
@@ -36,6 +37,7 @@ CASES = {method: {"method": method} for method in METHODS} | {
 def test_parts_train_like_the_whole(make_trainer, case):
     whole, log = trained(make_trainer, **CASES[case])
     parts, parts_log = trained(make_trainer, **CASES[case], mini_batch_size=3)
+    torch.manual_seed(0)
     start = dict(make_trainer(**CASES[case]).model.named_parameters())
     moved = max((whole[name] - start[name]).abs().max() for name in whole if "lora_A" not in name)
     assert moved > 5e-3  # a thousand times the tolerance
@@ -117,11 +119,6 @@ def test_what_a_model_draws_is_drawn_again(make_trainer, tiny_clip):
         assert torch.allclose(gradients[name], parameter.grad, rtol=1e-3, atol=1e-6), name
     undropped = embedder(model.eval(), batch)
     assert objective(undropped).item() != pytest.approx(loss.item(), rel=1e-3)
-
-
-def test_a_mini_batch_of_nothing_is_refused(make_trainer):
-    with pytest.raises(ValueError, match=r"mini_batch_size must be at least 1, got 0"):
-        make_trainer(mini_batch_size=0)
 
 
 # --- Blocks of large losses ------------------------------------------------------------------------------------------

@@ -134,6 +134,8 @@ def test_what_a_method_decides_can_be_decided_otherwise(config):
         ({"repel_tau": 5.0}, r"repel_tau must be in \[0, 4\], got 5.0"),
         ({"noise_sigma": -0.1}, "noise_sigma must not be negative.*image_noise=0"),
         ({"lora_rank": 0}, "lora_rank must be at least 1"),
+        ({"mini_batch_size": 0}, "mini_batch_size must be at least 1, got 0"),
+        ({"fsdp": True}, "no scalar parameter.*DDP.*mini_batch_size"),
         ({"use_peft": True, "train_logit_scale": True}, "exclude each other"),
         ({"num_positive": 0, "num_negative": 0}, "one of them above 0"),
         ({"subtext_fraction": 25}, r"subtext_fraction must be in \[0, 1\], got 25. Did you mean 0.25"),
