@@ -194,6 +194,9 @@ class TACleanerConfig(TrainingArguments):
         if self.dataloader_num_workers is None:  # beside an accelerator the cores have nothing else to do
             share = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
             self.dataloader_num_workers = 0 if self.use_cpu else min(8, max(1, share - 1))
+        if self.accelerator_config is None and self.dataloader_pin_memory and not self.use_cpu:
+            # By default every copy of a batch to the device would wait for the step before it.
+            self.accelerator_config = {"non_blocking": True}
         if self.fsdp or str_to_bool(os.environ.get("ACCELERATE_USE_FSDP", "0")):
             raise ValueError(
                 "FSDP takes no scalar parameter, which the temperature of a CLIP is. Leave fsdp out and use DDP "

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
+from accelerate.data_loader import prepare_data_loader
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerState
@@ -164,14 +165,23 @@ class TACleanerTrainer(HubPublishing, Trainer):
     def get_train_dataloader(self) -> DataLoader:
         if not isinstance(self.train_dataset, CleaningStream):
             return super().get_train_dataloader()
-        # The stream is split already; what accelerate would do with it is to send every batch through one process.
-        return DataLoader(
+        loader = DataLoader(
             self.train_dataset,
             self._train_batch_size,
             collate_fn=self.data_collator,
             num_workers=min(self.args.dataloader_num_workers, self.train_dataset.readers),
             pin_memory=self.args.dataloader_pin_memory,
             drop_last=True,
+        )
+        # The stream is split already: accelerate would send every batch through one process, or split it once more.
+        return prepare_data_loader(
+            loader,
+            self.args.device,
+            num_processes=1,
+            process_index=0,
+            put_on_device=True,
+            dispatch_batches=False,
+            non_blocking=self.args.accelerator_config.non_blocking,
         )
 
     def _get_train_sampler(self, train_dataset=None) -> CleaningSampler:

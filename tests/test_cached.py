@@ -56,9 +56,10 @@ def test_siglip_in_parts(make_trainer, tiny_siglip, siglip_processor):
         trained(make_trainer, model=deepcopy(tiny_siglip), processor=siglip_processor, learning_rate=0.02, **mini)[0]
         for mini in ({}, {"mini_batch_size": 2})
     ]
-    assert (made[0]["logit_bias"] - tiny_siglip.logit_bias).abs() > 1e-4
+    assert (made[0]["logit_bias"] - tiny_siglip.logit_bias).abs() > 2e-5
+    assert (made[0]["vision_model.post_layernorm.weight"] - 1).abs().max() > 1e-3
     for name in made[0]:
-        assert torch.allclose(made[1][name], made[0][name], rtol=0, atol=5e-6), name
+        assert torch.allclose(made[1][name], made[0][name], rtol=0, atol=2e-6), name
 
 
 def test_no_forward_sees_more_than_its_part(make_trainer):

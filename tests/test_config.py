@@ -169,6 +169,18 @@ def test_settings_that_are_fine(config, options):
 
 
 @pytest.mark.parametrize(
+    ("on_cpu", "given", "wanted"),
+    [(True, None, None), (False, None, {"non_blocking": True}), (False, {"split_batches": False}, None)],
+)
+def test_copies_to_an_accelerator_do_not_wait(monkeypatch, tmp_path, on_cpu, given, wanted):
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: not on_cpu)
+    monkeypatch.setattr("transformers.TrainingArguments.__post_init__", lambda self: None)
+    monkeypatch.setattr(TACleanerConfig, "n_gpu", 0)
+    args = TACleanerConfig(str(tmp_path), dataloader_pin_memory=True, accelerator_config=given)
+    assert args.accelerator_config == (wanted if given is None else given)
+
+
+@pytest.mark.parametrize(
     ("text", "swaps"),
     [("noun", ("noun",)), (" attribute , noun ", ("attribute", "noun")), ("relation,", ("relation",))],
 )
