@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 
 from benchmarks.speed.reference import Reference
-from benchmarks.speed.worlds import flops, make_model, make_pairs, make_processor
+from benchmarks.speed.worlds import flops, make_model, make_pairs, make_processor, repeated
 from hf_ta_cleaner.collator import DataCollatorForTACleaner
 from hf_ta_cleaner.config import TACleanerConfig
 from hf_ta_cleaner.embedding import Embedder
@@ -26,6 +26,8 @@ from hf_ta_cleaner.trainer import TACleanerTrainer
 
 #: Steps that are not timed: memory is fetched, the optimiser's state is made.
 WARMUP = 1
+#: Rows that are held; more are repeats of them, so that the data's own memory is the same for every batch.
+HELD = 512
 
 
 def measure(
@@ -39,7 +41,8 @@ def measure(
         profile: Also return where the time of the last steps went.
     """
     model, processor = make_model(shape), make_processor(shape)
-    pairs = make_pairs(shape, batch * (WARMUP + steps + 1))
+    n = batch * (WARMUP + steps + 1)
+    pairs = make_pairs(shape, min(n, HELD))
     with tempfile.TemporaryDirectory() as folder:
         args = TACleanerConfig(
             folder,
@@ -51,9 +54,10 @@ def measure(
             disable_tqdm=True,
             **options,
         )
-        parts = pairs.map(SubTextMap(), batched=True, keep_in_memory=True) if args.weights["subtext"] else pairs
+        if args.weights["subtext"]:
+            pairs = pairs.map(SubTextMap(), batched=True, keep_in_memory=True)
         take = {"trainer": in_trainer, "bare": in_bare_loop, "reference": in_reference}[how]
-        return take(model, processor, parts, args, Clock(steps, profile))
+        return take(model, processor, repeated(pairs, n), args, Clock(steps, profile))
 
 
 class Clock(TrainerCallback):
