@@ -57,7 +57,7 @@ def test_siglip_in_parts(make_trainer, tiny_siglip, siglip_processor):
         for mini in ({}, {"mini_batch_size": 2})
     ]
     assert (made[0]["logit_bias"] - tiny_siglip.logit_bias).abs() > 2e-5
-    assert (made[0]["vision_model.post_layernorm.weight"] - 1).abs().max() > 1e-3
+    assert (made[0]["vision_model.post_layernorm.weight"] - 1).abs().max() > 3e-4
     for name in made[0]:
         assert torch.allclose(made[1][name], made[0][name], rtol=0, atol=2e-6), name
 
