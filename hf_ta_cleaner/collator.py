@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
+import datasets
 import numpy as np
 import torch
 from PIL import Image
@@ -81,7 +82,7 @@ class DataCollatorForTACleaner:
         captions, rewritten = [], []
         for i, example in enumerate(examples):
             key = (self.seed, example["epoch"], example["sample_id"])
-            pixels = fit(to_rgb(example["image"]), self._size)
+            pixels = fit(to_rgb(_decoded(example["image"])), self._size)
             pictures[i] = self._perturbed(pixels, key).transpose(2, 0, 1)
             captions.append(example["caption"])
             if self.augment:
@@ -148,6 +149,11 @@ class DataCollatorForTACleaner:
             "positive_words": positive_words,
             "caption_words": caption_words,
         }
+
+
+def _decoded(image: Image.Image | dict[str, Any]) -> Image.Image:
+    """The picture, of {"bytes", "path"} as `datasets` itself decodes it, or as it is."""
+    return datasets.Image().decode_example(image) if isinstance(image, dict) else image
 
 
 def _without(subtexts: Sequence[SubText], words: frozenset[str], count: int) -> list[SubText]:
