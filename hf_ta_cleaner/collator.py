@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
+import datasets
 import numpy as np
 import torch
 from PIL import Image
@@ -25,6 +26,8 @@ _CAPTION_WORDS = 48
 _SUBTEXT_WORDS = 16
 #: Sub-texts drawn for each one wanted where some words are excluded.
 _TRIES = 8
+#: Pairs of words compared at once when asking it: for the 1,024 chosen of a batch of 4,096 all would be 800 MB.
+_COMPARED = 2**25
 
 
 @dataclass
@@ -73,15 +76,18 @@ class DataCollatorForTACleaner:
         self._size = input_size(self.processor)
 
     def __call__(self, examples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        images, second = [], []
+        b = len(examples)
+        # One array for all views, filled picture by picture: no list of them, no second copy of a large batch.
+        pictures = np.empty((2 * b if self.augment else b, 3, self._size, self._size), dtype=np.uint8)
         captions, rewritten = [], []
-        for example in examples:
+        for i, example in enumerate(examples):
             key = (self.seed, example["epoch"], example["sample_id"])
-            pixels = fit(to_rgb(example["image"]), self._size)
-            images.append(self._perturbed(pixels, key))
+            pixels = fit(to_rgb(_decoded(example["image"])), self._size)
+            pictures[i] = self._perturbed(pixels, key).transpose(2, 0, 1)
             captions.append(example["caption"])
             if self.augment:
-                second.append(np.asarray(augment_image(Image.fromarray(pixels), rng("image view", *key))))
+                second = augment_image(Image.fromarray(pixels), rng("image view", *key))
+                pictures[b + i] = np.asarray(second).transpose(2, 0, 1)
                 rewritten.append(augment_text(example["caption"], rng("text view", *key)))
         batch: dict[str, torch.Tensor] = {}
         texts = captions + rewritten
@@ -89,8 +95,7 @@ class DataCollatorForTACleaner:
             subtexts, batch = self._subtexts(examples)
             texts = texts + subtexts
         tokens = self.family.tokenize(self.processor.tokenizer, texts, trim=self.trim)
-        pixels = torch.from_numpy(np.stack(images + second)).permute(0, 3, 1, 2).contiguous()
-        return {"pixel_values": pixels, **tokens, **batch}
+        return {"pixel_values": torch.from_numpy(pictures), **tokens, **batch}
 
     def _perturbed(self, pixels: np.ndarray, key: tuple[int, ...]) -> np.ndarray:
         """The first view of a picture, uint8 `(H, W, 3)`. Every draw has a generator of its own."""
@@ -146,6 +151,11 @@ class DataCollatorForTACleaner:
         }
 
 
+def _decoded(image: Image.Image | dict[str, Any]) -> Image.Image:
+    """The picture, of {"bytes", "path"} as `datasets` itself decodes it, or as it is."""
+    return datasets.Image().decode_example(image) if isinstance(image, dict) else image
+
+
 def _without(subtexts: Sequence[SubText], words: frozenset[str], count: int) -> list[SubText]:
     return [subtext for subtext in subtexts if words.isdisjoint(subtext.words)][:count]
 
@@ -170,6 +180,13 @@ def also_true(positive_words: torch.Tensor, caption_words: torch.Tensor) -> torc
     Returns:
         Bool `(K, P, K)`: every content word of positive `[i, p]` occurs in caption `j`.
     """
+    k, p, w = positive_words.shape
+    rows = max(1, _COMPARED // max(1, p * w * caption_words.numel()))
+    blocks = [_also_true(block, caption_words) for block in positive_words.split(rows)]
+    return torch.cat(blocks) if blocks else torch.zeros(k, p, k, dtype=torch.bool, device=positive_words.device)
+
+
+def _also_true(positive_words: torch.Tensor, caption_words: torch.Tensor) -> torch.Tensor:
     found = (positive_words[..., None, :, None] == caption_words[None, None, :, None, :]).any(-1)  # (K, P, K, W)
     padding = (positive_words == 0)[:, :, None, :]
     return (found | padding).all(-1)

@@ -70,6 +70,12 @@ class TACleanerConfig(TrainingArguments):
         train_logit_scale: Whether the temperature (and SigLIP's bias) is trained; it is kept in its legal range
             either way.
 
+    > Memory
+
+    Args:
+        mini_batch_size: So many pairs pass the towers at a time, while the loss is that of the whole batch (GradCache,
+            Gao et al. 2021, arXiv 2101.06983): the same gradient up to rounding, for one more forward. None for all.
+
     > The data
 
     Args:
@@ -91,7 +97,8 @@ class TACleanerConfig(TrainingArguments):
     off (the collator reads pictures); `save_strategy` epoch, `save_total_limit` 2, `metric_for_best_model`
     clean_utility where a best model is kept, `dataloader_num_workers` 0 on a CPU and a
     share of the cores beside an accelerator, `logging_steps` 10, `logging_nan_inf_filter` off (a diverged run must
-    be seen), `report_to` none, `hub_strategy` end, `ddp_find_unused_parameters` off (all weights are used).
+    be seen), `report_to` none, `hub_strategy` end, `ddp_find_unused_parameters` off (all weights are used),
+    `ddp_broadcast_buffers` off (the buffers are constants, and to share them would cost a message in every forward).
     """
 
     _argument_group_name = "cleaning (the objective and its optimisation)"
@@ -124,6 +131,9 @@ class TACleanerConfig(TrainingArguments):
     )
     subtext_exclude: str = field(
         default="", metadata={"help": "words that no sub-text may hold, comma-separated (for ablations)"}
+    )
+    mini_batch_size: int | None = field(
+        default=None, metadata={"help": "pairs that pass the towers at a time: less memory, the same gradient"}
     )
     trim_text: bool = field(default=True, metadata={"help": "cut text batches to their longest caption (exact)"})
     use_peft: bool = field(default=False, metadata={"help": "train LoRA adapters only (wants a higher rate)"})
@@ -173,6 +183,7 @@ class TACleanerConfig(TrainingArguments):
         default="end", metadata={"help": "end, or every_save: also each saved checkpoint, in a commit of its own"}
     )
     ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "all weights are used"})
+    ddp_broadcast_buffers: bool | None = field(default=False, metadata={"help": "the buffers are constants"})
 
     def __post_init__(self) -> None:
         if self.metric_for_best_model is None and (self.load_best_model_at_end or self.save_strategy == "best"):
@@ -185,6 +196,14 @@ class TACleanerConfig(TrainingArguments):
             self.dataloader_num_workers = 0 if self.use_cpu else min(8, max(1, share - 1))
         if isinstance(self.report_to, str):
             self.report_to = self.report_to.split(",")
+        if self.accelerator_config is None and self.dataloader_pin_memory and not self.use_cpu:
+            # By default every copy of a batch to the device would wait for the step before it.
+            self.accelerator_config = {"non_blocking": True}
+        if self.fsdp or str_to_bool(os.environ.get("ACCELERATE_USE_FSDP", "0")):
+            raise ValueError(
+                "FSDP takes no scalar parameter, which the temperature of a CLIP is. Leave fsdp out and use DDP "
+                "(scripts/configs/accelerate/gpu.yaml), with mini_batch_size where memory is short; see docs/scale.md"
+            )
         super().__post_init__()
         if self.hub_strategy not in ("end", "every_save") or self.hub_revision is not None:
             raise ValueError(
@@ -217,6 +236,10 @@ class TACleanerConfig(TrainingArguments):
             raise ValueError(f"repel_tau must be in [0, 4], got {self.repel_tau}; the published value is 2.15")
         if self.noise_sigma < 0:
             raise ValueError(f"noise_sigma must not be negative, got {self.noise_sigma}; image_noise=0 does without")
+        if self.mini_batch_size is not None and self.mini_batch_size < 1:
+            raise ValueError(f"mini_batch_size must be at least 1, got {self.mini_batch_size}; leave it out for all")
+        if self.mini_batch_size is not None and self.deepspeed:
+            raise ValueError("mini_batch_size does not work with deepspeed, which counts every backward as a step")
         if self.lora_rank < 1:
             raise ValueError(f"lora_rank must be at least 1, got {self.lora_rank}; 16 is a usual one")
         if self.weights["subtext"] and (

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -14,56 +16,92 @@ from .losses import SubTexts, Views
 from .suspect import Suspect
 
 
-def embed(
-    model: nn.Module,
-    inputs: dict[str, torch.Tensor],
-    family: Family,
-    image_processor: Any,
-    *,
-    unwrapped: nn.Module | None = None,
-    augmented: bool = False,
-    suspect: Suspect | None = None,
-) -> Views:
-    """One forward of each tower for all views of the batch.
+class Embeddings(NamedTuple):
+    """What the towers make of a batch of this process: `(pictures, D)` and `(texts, D)`, float32, unit length."""
+
+    image: torch.Tensor
+    text: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """Batches of `DataCollatorForTACleaner`, on the model's device, to the views of the global batch.
 
     Args:
-        model: The dual encoder, wrapped or not.
-        inputs: A batch of `DataCollatorForTACleaner`, B pairs, on the model's device.
         family: The model's family.
         image_processor: Its numbers turn uint8 pixels into what the model wants.
-        unwrapped: The model itself, where `model` wraps it.
-        augmented: Whether the batch holds second views.
+        augmented: Whether the batches hold second views.
         suspect: Embeds the first views once more, without gradient, as the model was before training.
-
-    Returns:
-        The views of the global batch, in the order of the processes.
     """
-    pixels = normalise(inputs["pixel_values"], image_processor)
-    texts = {name: inputs[name] for name in ("input_ids", "attention_mask") if name in inputs}
-    output = model(pixel_values=pixels, **texts)
-    views = 2 if augmented else 1
-    b = len(pixels) // views
-    image = list(output.image_embeds.float().split(b))
-    text = list(output.text_embeds.float().split([b] * views + [len(output.text_embeds) - views * b]))
-    subtexts = _subtexts(text[views], inputs, b)
-    image, text = [gather(x) for x in image], [gather(x) for x in text[:views]]
-    image_aug, text_aug = (image[1], text[1]) if augmented else (None, None)
-    before: tuple[torch.Tensor | None, torch.Tensor | None] = (None, None)
-    if suspect is not None:
-        frozen = suspect(pixel_values=pixels[:b], **{name: values[:b] for name, values in texts.items()})
-        before = gather(frozen.image_embeds.float()), gather(frozen.text_embeds.float())
-    inner = model if unwrapped is None else unwrapped
-    bias = family.bias(inner)
-    return Views(
-        image[0],
-        text[0],
-        family.scale(inner).float(),
-        image_aug,
-        text_aug,
-        subtexts,
-        None if bias is None else bias.float(),
-        *before,
-    )
+
+    family: Family
+    image_processor: Any
+    augmented: bool = False
+    suspect: Suspect | None = None
+
+    def __call__(self, model: nn.Module, inputs: dict[str, torch.Tensor], unwrapped: nn.Module | None = None) -> Views:
+        """One forward of each tower for all views of the batch.
+
+        Args:
+            model: The dual encoder, wrapped or not.
+            inputs: A batch of B pairs.
+            unwrapped: The model itself, where `model` wraps it.
+
+        Returns:
+            The views of the global batch, in the order of the processes.
+        """
+        inputs = {**inputs, "pixel_values": normalise(inputs["pixel_values"], self.image_processor)}
+        return self.views(self.towers(model, inputs), inputs, *self.heads(model if unwrapped is None else unwrapped))
+
+    def towers(self, model: nn.Module, inputs: dict[str, torch.Tensor]) -> Embeddings:
+        """One forward of each tower for the pictures (uint8, or already normalised) and texts of the inputs."""
+        output = model(pixel_values=normalise(inputs["pixel_values"], self.image_processor), **_texts(inputs))
+        return Embeddings(output.image_embeds.float(), output.text_embeds.float())
+
+    def heads(self, unwrapped: nn.Module) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Scale and bias of the similarities, with gradient; the bias is None where the family has none."""
+        bias = self.family.bias(unwrapped)
+        return self.family.scale(unwrapped).float(), None if bias is None else bias.float()
+
+    def views(
+        self,
+        local: Embeddings,
+        inputs: dict[str, torch.Tensor],
+        scale: torch.Tensor,
+        bias: torch.Tensor | None,
+        *,
+        parts: int = 1,
+    ) -> Views:
+        """The views of the global batch, of this process's embeddings; the suspect's are made in so many parts."""
+        views = 2 if self.augmented else 1
+        b = len(local.image) // views
+        image = local.image.split(b)
+        text = local.text.split([b] * views + [len(local.text) - views * b])
+        subtexts = _subtexts(text[views], inputs, b)
+        image, text = [gather(x) for x in image], [gather(x) for x in text[:views]]
+        image_aug, text_aug = (image[1], text[1]) if self.augmented else (None, None)
+        before = self._before(inputs, b, parts) if self.suspect is not None else (None, None)
+        return Views(image[0], text[0], scale, image_aug, text_aug, subtexts, bias, *before)
+
+    def _before(self, inputs: dict[str, torch.Tensor], b: int, parts: int) -> tuple[torch.Tensor, torch.Tensor]:
+        first = {name: inputs[name][:b] for name in _TOWERS if name in inputs}
+        image, text = zip(*(self.towers(self.suspect, part) for part in split(first, parts)), strict=True)
+        return gather(torch.cat(image)), gather(torch.cat(text))
+
+
+#: What of a batch goes through the towers.
+_TOWERS = ("pixel_values", "input_ids", "attention_mask")
+
+
+def split(inputs: dict[str, torch.Tensor], parts: int) -> list[dict[str, torch.Tensor]]:
+    """The pictures and texts of a batch in so many parts, each with about its share of both."""
+    names = [name for name in _TOWERS if name in inputs]
+    pieces = zip(*(inputs[name].tensor_split(parts) for name in names), strict=True)
+    return [dict(zip(names, piece, strict=True)) for piece in pieces]
+
+
+def _texts(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: inputs[name] for name in _TOWERS[1:] if name in inputs}
 
 
 def _subtexts(embeddings: torch.Tensor, inputs: dict[str, torch.Tensor], batch_size: int) -> SubTexts | None:
@@ -85,14 +123,25 @@ def _subtexts(embeddings: torch.Tensor, inputs: dict[str, torch.Tensor], batch_s
 
 
 def normalise(pixels: torch.Tensor, image_processor: Any) -> torch.Tensor:
-    """uint8 pixels -> the floats the model wants, on the device, with the processor's own numbers."""
+    """uint8 pixels -> the floats the model wants, on the device, with the processor's own numbers; floats as they are.
+
+    One new tensor, worked on in place.
+    """
+    if pixels.dtype != torch.uint8:
+        return pixels
     pixels = pixels.float()
     if image_processor.do_rescale:
-        pixels = pixels * image_processor.rescale_factor
+        pixels *= image_processor.rescale_factor
     if image_processor.do_normalize:
         mean, std = (
-            torch.tensor(v, device=pixels.device).view(1, 3, 1, 1)
-            for v in (image_processor.image_mean, image_processor.image_std)
+            _constant(tuple(v), pixels.device) for v in (image_processor.image_mean, image_processor.image_std)
         )
-        pixels = (pixels - mean) / std
+        pixels -= mean
+        pixels /= std
     return pixels
+
+
+@lru_cache
+def _constant(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
+    """One number a channel. Kept: to bring it to an accelerator anew would wait, in every step, for all that runs."""
+    return torch.tensor(values, device=device).view(1, -1, 1, 1)

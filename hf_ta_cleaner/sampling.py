@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from datasets import Image
 from torch.utils.data import Dataset, Sampler
 
 from .seeding import numpy_rng
@@ -99,10 +100,13 @@ class CleaningSampler(Sampler[SampleKey]):
 class CleaningPairs(Dataset):
     """A `datasets.Dataset` read by `SampleKey`: each example also carries its row, epoch and choice.
 
-    Plain integers work too, as epoch 0 and not chosen: an example looks the same to code that knows no keys.
+    Plain integers work too, as epoch 0 and not chosen: an example looks the same to code that knows no keys. Pictures
+    are left encoded: the collator decodes one after the other, so that a large batch of large ones is never held.
     """
 
     def __init__(self, dataset) -> None:
+        if dataset.format["type"] is None and dataset.features.get("image") == Image():
+            dataset = dataset.cast_column("image", Image(decode=False))
         self.dataset = dataset
 
     def __len__(self) -> int:

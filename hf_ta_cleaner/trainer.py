@@ -10,21 +10,25 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
+from accelerate.data_loader import prepare_data_loader
 from torch import nn
+from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
 from .allocator import keep_freed_memory
+from .cached import cached_loss
 from .checkpoints import load_model
 from .collator import DataCollatorForTACleaner
 from .config import TACleanerConfig
 from .distributed import world_size
-from .embedding import embed
+from .embedding import Embedder
 from .families import family_of
 from .lora import add_lora
 from .losses import LOSSES, Views, repel_distances
 from .publishing import HubPublishing
 from .sampling import CleaningPairs, CleaningSampler
+from .streaming import CleaningStream
 from .subtexts import Parts, SubTextMap, Vocabulary
 from .suspect import FINGERPRINT, Suspect
 from .utility import clean_utility
@@ -48,7 +52,7 @@ class TACleanerTrainer(HubPublishing, Trainer):
         model: The suspect `CLIPModel` or `SiglipModel`, or a Hub id or folder of one. To resume a run, the same.
         args: The settings.
         train_dataset: Clean pairs with the columns `image` and `caption`. Where the method needs sub-texts and the
-            column `parts` is missing, `SubTextMap` is applied.
+            column `parts` is missing, `SubTextMap` is applied. Or a `CleaningStream` of them, with `max_steps`.
         eval_dataset: Held-out data to measure clean utility on: with a `label` column zero-shot accuracy, else
             retrieval recall of `image` and `caption`.
         processing_class: The model's processor; loaded with the model when that is an id.
@@ -140,8 +144,10 @@ class TACleanerTrainer(HubPublishing, Trainer):
     def _seed(args: TACleanerConfig) -> int:
         return args.seed if args.data_seed is None else args.data_seed
 
-    def _prepare(self, dataset, args: TACleanerConfig) -> tuple[CleaningPairs, Vocabulary | None]:
+    def _prepare(self, dataset, args: TACleanerConfig) -> tuple[CleaningPairs | CleaningStream, Vocabulary | None]:
         """Checks the columns and parses the captions, once."""
+        if isinstance(dataset, CleaningStream):
+            return dataset, dataset.vocabulary() if self.weights["subtext"] else None
         columns = dataset.column_names
         if missing := [c for c in ("image", "caption") if c not in columns]:
             raise ValueError(
@@ -155,6 +161,28 @@ class TACleanerTrainer(HubPublishing, Trainer):
                 dataset = dataset.map(SubTextMap(), batched=True, desc="Reading captions")
         rows = dataset["parts"]
         return CleaningPairs(dataset.select_columns(["image", "caption", "parts"])), Vocabulary.from_parts(rows)
+
+    def get_train_dataloader(self) -> DataLoader:
+        if not isinstance(self.train_dataset, CleaningStream):
+            return super().get_train_dataloader()
+        loader = DataLoader(
+            self.train_dataset,
+            self._train_batch_size,
+            collate_fn=self.data_collator,
+            num_workers=min(self.args.dataloader_num_workers, self.train_dataset.readers),
+            pin_memory=self.args.dataloader_pin_memory,
+            drop_last=True,
+        )
+        # The stream is split already: accelerate would send every batch through one process, or split it once more.
+        return prepare_data_loader(
+            loader,
+            self.args.device,
+            num_processes=1,
+            process_index=0,
+            put_on_device=True,
+            dispatch_batches=False,
+            non_blocking=self.args.accelerator_config.non_blocking,
+        )
 
     def _get_train_sampler(self, train_dataset=None) -> CleaningSampler:
         pairs: CleaningPairs = train_dataset or self.train_dataset
@@ -191,7 +219,43 @@ class TACleanerTrainer(HubPublishing, Trainer):
     # ------------------------------------------------------------------ loss
     def compute_loss(self, model: nn.Module, inputs: dict, return_outputs: bool = False, num_items_in_batch=None):
         repelling = self.suspect is not None and self._is_repelling()
-        views = self._embed(model, inputs, repelling)
+        embedder = Embedder(
+            self.family,
+            self.processing_class.image_processor,
+            augmented=self.data_collator.augment,
+            suspect=self.suspect if repelling else None,
+        )
+        unwrapped = self.accelerator.unwrap_model(model)
+        figures: dict[str, torch.Tensor] = {}
+
+        def objective(views: Views) -> torch.Tensor:
+            loss, found = self._objective(views, repelling)
+            figures.update(found)
+            return loss
+
+        parts = self._parts(inputs) if torch.is_grad_enabled() else 1
+        if parts == 1:
+            loss = objective(embedder(model, inputs, unwrapped))
+        else:
+            loss = cached_loss(
+                embedder,
+                model,
+                inputs,
+                unwrapped=unwrapped,
+                parts=parts,
+                objective=objective,
+                backward=lambda part: self.accelerator.backward(part / self.current_gradient_accumulation_steps),
+                no_sync=lambda: self.accelerator.no_sync(model),
+            )
+        if model.training:
+            for name, figure in figures.items():
+                self._sums[name] += figure
+                self._steps_summed[name] += 1
+        terms = {name.removeprefix("loss/"): term for name, term in figures.items() if name.startswith("loss/")}
+        return (loss, {"terms": terms}) if return_outputs else loss
+
+    def _objective(self, views: Views, repelling: bool) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The weighted sum of the losses, and what is logged of them, without gradient."""
         # The towers may run in half precision; a softmax over similarities times 100 should not.
         with torch.autocast(self.args.device.type, enabled=False):
             terms = {
@@ -200,29 +264,20 @@ class TACleanerTrainer(HubPublishing, Trainer):
                 if weight and (name != "repel" or repelling)
             }
             loss = sum(self.weights[name] * term for name, term in terms.items())
-        if model.training:
-            figures = {f"loss/{name}": term for name, term in terms.items()}
-            if repelling:
-                figures |= zip(("distance/image", "distance/text"), repel_distances(views), strict=True)
-            for name, figure in figures.items():
-                self._sums[name] += figure.detach()
-                self._steps_summed[name] += 1
-        return (loss, {"terms": terms}) if return_outputs else loss
+        figures = {f"loss/{name}": term.detach() for name, term in terms.items()}
+        if repelling:
+            distances = [distance.detach() for distance in repel_distances(views)]
+            figures |= zip(("distance/image", "distance/text"), distances, strict=True)
+        return loss, figures
+
+    def _parts(self, inputs: dict) -> int:
+        """In how many parts the batch passes the towers."""
+        pairs = len(inputs["pixel_values"]) // (2 if self.data_collator.augment else 1)
+        return math.ceil(pairs / (self.args.mini_batch_size or pairs))
 
     def _is_repelling(self) -> bool:
         """Whether this step is in the repelling part of the run: decided by its number, so exact after resuming."""
         return self.state.global_step < self.args.repel_share * self.state.max_steps
-
-    def _embed(self, model: nn.Module, inputs: dict, repelling: bool) -> Views:
-        return embed(
-            model,
-            inputs,
-            self.family,
-            self.processing_class.image_processor,
-            unwrapped=self.accelerator.unwrap_model(model),
-            augmented=self.data_collator.augment,
-            suspect=self.suspect if repelling else None,
-        )
 
     def training_step(self, model: nn.Module, inputs: dict, num_items_in_batch=None) -> torch.Tensor:
         loss = super().training_step(model, inputs, num_items_in_batch)

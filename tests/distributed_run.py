@@ -6,6 +6,7 @@ torchrun --standalone --nproc_per_node 2 tests/distributed_run.py FOLDER
 from __future__ import annotations
 
 import sys
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from hf_ta_cleaner.attacks import get_attack
 from hf_ta_cleaner.config import TACleanerConfig
 from hf_ta_cleaner.distributed import gather, world_size
 from hf_ta_cleaner.proof import Proof
+from hf_ta_cleaner.streaming import CleaningStream
 from hf_ta_cleaner.trainer import TACleanerTrainer
 
 
@@ -23,7 +25,9 @@ from hf_ta_cleaner.trainer import TACleanerTrainer
 GLOBAL_BATCH = 8
 
 
-def train(folder: Path, name: str, processes: int = 1, **options) -> tuple[dict[str, torch.Tensor], list[dict]]:
+def train(
+    folder: Path, name: str, processes: int = 1, data=None, **options
+) -> tuple[dict[str, torch.Tensor], list[dict]]:
     """Three steps with plain SGD, so that a wrong gradient shows in its size. Returns (weights, log)."""
     model = CLIPModel.from_pretrained(folder / "model")
     args = TACleanerConfig(
@@ -41,9 +45,10 @@ def train(folder: Path, name: str, processes: int = 1, **options) -> tuple[dict[
         use_cpu=True,
         **{"learning_rate": 0.2} | options,
     )
-    data = load_from_disk(folder / "data")
+    held_out = load_from_disk(folder / "data")
+    data = held_out if data is None else data
     processor = CLIPProcessor.from_pretrained(folder / "model")
-    trainer = TACleanerTrainer(model, args, data, eval_dataset=data.select(range(6)), processing_class=processor)
+    trainer = TACleanerTrainer(model, args, data, eval_dataset=held_out.select(range(6)), processing_class=processor)
     trainer.train()
     weights = {name: parameter.detach().clone() for name, parameter in trainer.model.named_parameters()}
     return weights, trainer.state.log_history
@@ -62,6 +67,17 @@ def gather_known_numbers(rank: int) -> dict[str, torch.Tensor]:
         "strided": gather(local.detach().T),
         "empty": gather(torch.zeros(2, 0, 3)),
     }
+
+
+def train_on_stream(folder: Path, rank: int, processes: int) -> dict:
+    """Three steps on a process's part of a stream of four shards; the weights, and the captions of its first pass."""
+    batch = GLOBAL_BATCH // processes
+    stream = CleaningStream(
+        load_from_disk(folder / "data").to_iterable_dataset(num_shards=4),
+        batch_size=batch, fraction=0.5, seed=0, rank=rank, processes=processes,
+    )  # fmt: skip
+    weights, _ = train(folder, "stream", processes, stream, subtext_fraction=0.5)
+    return {"weights": weights, "captions": [row["caption"] for row in islice(stream, 2 * batch)]}
 
 
 def measure(folder: Path) -> tuple[dict, list]:
@@ -91,6 +107,7 @@ def main() -> None:
     result = {"world_size": world_size(), "gather": gather_known_numbers(rank)}
     for name, options in RUNS.items():
         result[name] = train(folder, name, processes, **options)
+    result["stream"] = train_on_stream(folder, rank, processes)
     result["audit"] = measure(folder)
     torch.save(result, folder / f"rank-{rank}.pt")
 
@@ -100,7 +117,7 @@ RUNS: dict[str, dict] = {
     "ta-cleaner": {"num_positive": 2, "num_negative": 2, "subtext_fraction": 0.5},
     "no-negatives": {"num_negative": 0, "train_logit_scale": False},
     "cleanclip": {"method": "cleanclip"},
-    "ta-cleaner-plus": {"method": "ta-cleaner-plus", "repel_weight": 2.0, "repel_share": 0.7},
+    "ta-cleaner-plus": {"method": "ta-cleaner-plus", "repel_weight": 2.0, "repel_share": 0.7, "mini_batch_size": 2},
     "lora": {"method": "par", "use_peft": True, "learning_rate": 2.0},
 }
 

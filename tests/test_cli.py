@@ -384,6 +384,23 @@ def test_cleaning_real_files_without_labels(world, capsys):
     assert str(world.out) in captured.out
 
 
+def test_cleaning_a_stream(world, capsys):
+    """One pair is held out, and with it the rows that share its caption; the other twenty are read as they come."""
+    script("clean").main(cleaning(world, "--streaming", "--validation_samples", 1, "--mini_batch_size", 3))
+    report = Report.load(world.out)
+    assert report.retrieval["pairs"] == 1
+    assert report.settings["pairs"] == 16  # seen in two steps
+    assert "streamed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flags", [["--max_steps", -1], ["--max_samples", 20]])
+def test_a_stream_has_no_end_of_its_own(world, capsys, flags):
+    with pytest.raises(SystemExit) as stop:
+        script("clean").main(cleaning(world, "--streaming", *flags))
+    assert stop.value.code == 2 and "--streaming has no end" in capsys.readouterr().err
+    assert not list(world.out.glob("*.safetensors"))
+
+
 @pytest.mark.parametrize("strategy", ["steps", "epoch"])
 def test_keep_best(world, strategy):
     """The best checkpoint by clean utility is what the output folder holds."""

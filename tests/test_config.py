@@ -142,6 +142,8 @@ def test_what_a_method_decides_can_be_decided_otherwise(config):
         ({"repel_tau": 5.0}, r"repel_tau must be in \[0, 4\], got 5.0"),
         ({"noise_sigma": -0.1}, "noise_sigma must not be negative.*image_noise=0"),
         ({"lora_rank": 0}, "lora_rank must be at least 1"),
+        ({"mini_batch_size": 0}, "mini_batch_size must be at least 1, got 0"),
+        ({"fsdp": True}, "no scalar parameter.*DDP.*mini_batch_size"),
         ({"use_peft": True, "train_logit_scale": True}, "exclude each other"),
         ({"num_positive": 0, "num_negative": 0}, "one of them above 0"),
         ({"subtext_fraction": 25}, r"subtext_fraction must be in \[0, 1\], got 25. Did you mean 0.25"),
@@ -172,6 +174,18 @@ def test_errors(config, options, message):
 def test_settings_that_are_fine(config, options):
     for name, value in options.items():
         assert getattr(config(**options), name) == value
+
+
+@pytest.mark.parametrize(
+    ("on_cpu", "given", "wanted"),
+    [(True, None, None), (False, None, {"non_blocking": True}), (False, {"split_batches": False}, None)],
+)
+def test_copies_to_an_accelerator_do_not_wait(monkeypatch, tmp_path, on_cpu, given, wanted):
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: not on_cpu)
+    monkeypatch.setattr("transformers.TrainingArguments.__post_init__", lambda self: None)
+    monkeypatch.setattr(TACleanerConfig, "n_gpu", 0)
+    args = TACleanerConfig(str(tmp_path), dataloader_pin_memory=True, accelerator_config=given)
+    assert args.accelerator_config == (wanted if given is None else given)
 
 
 @pytest.mark.parametrize(

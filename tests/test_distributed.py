@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.commands.config.config_args import load_config_from_file
 from datasets import Dataset
 from distributed_run import RUNS, measure, train
 from transformers import CLIPConfig, CLIPModel
@@ -18,6 +19,7 @@ from hf_ta_cleaner.subtexts import SubTextMap
 
 
 HERE = Path(__file__).parent
+LAUNCH = HERE.parent / "scripts" / "configs" / "accelerate"
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +87,8 @@ def test_gather_by_hand(two_processes):
 
 @pytest.mark.parametrize("name", RUNS)
 def test_two_processes_train_like_one(two_processes, folder, name):
-    weights, history = train(folder, name, **RUNS[name])
+    # The one process takes its batch whole.
+    weights, history = train(folder, name, **{**RUNS[name], "mini_batch_size": None})
     start = dict(CLIPModel.from_pretrained(folder / "model").named_parameters())
     plain = {key.removeprefix("base_model.model."): weights[key] for key in weights}
     moved = max((value - start.get(key, 0)).abs().max() for key, value in plain.items() if "lora_A" not in key)
@@ -106,6 +109,25 @@ def test_processes_agree_to_the_bit(two_processes):
     first, second = two_processes
     for name in RUNS:
         assert [key for key in first[name][0] if not torch.equal(first[name][0][key], second[name][0][key])] == []
+
+
+def test_two_processes_share_a_stream(two_processes, folder):
+    """Each reads pairs of its own; the step is that of both, so the weights are the same to the bit."""
+    first, second = (result["stream"] for result in two_processes)
+    start = dict(CLIPModel.from_pretrained(folder / "model").named_parameters())
+    assert len(first["captions"]) == len(second["captions"]) == 8
+    assert not set(first["captions"]) & set(second["captions"])
+    for name, weight in first["weights"].items():
+        assert torch.equal(weight, second["weights"][name]), name
+        assert not torch.equal(weight, start[name]) or weight.ndim < 2, name
+
+
+@pytest.mark.parametrize("file", sorted(LAUNCH.glob("*.yaml")), ids=lambda file: file.stem)
+def test_the_launch_configurations_are_accelerates(file):
+    config = load_config_from_file(str(file))
+    assert config.num_processes % config.num_machines == 0
+    assert str(config.distributed_type).endswith("MULTI_GPU") and str(config.mixed_precision) == "no"
+    assert config.use_cpu == (file.stem == "cpu")
 
 
 def test_two_processes_audit_like_one(two_processes, folder):

@@ -56,8 +56,10 @@ LAYERS: dict[str, set[str]] = {
     "mmpoison": {"attacks", "poisoning", "seeding", "zero_shot"},
     # What a training step and a measurement are made of.
     "sampling": {"seeding"},
+    "streaming": {"seeding", "subtexts"},
     "collator": {"attacks", "augment", "data", "families", "seeding", "subtexts", "zero_shot"},
     "embedding": {"collator", "distributed", "families", "losses", "suspect"},
+    "cached": {"embedding", "losses"},
     "utility": {"attacks", "data", "retrieval", "zero_shot"},
     "tracking": {"report"},
     # What is published, and said about it.
@@ -79,6 +81,7 @@ LAYERS: dict[str, set[str]] = {
     # The engines: training, its strength, and the measurement, which knows nothing of the others.
     "trainer": {
         "allocator",
+        "cached",
         "checkpoints",
         "collator",
         "config",
@@ -89,6 +92,7 @@ LAYERS: dict[str, set[str]] = {
         "losses",
         "publishing",
         "sampling",
+        "streaming",
         "subtexts",
         "suspect",
         "utility",

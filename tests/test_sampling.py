@@ -6,9 +6,11 @@ import logging
 import pickle
 
 import pytest
+import torch
 from datasets import Dataset
 from torch.utils.data import BatchSampler, DataLoader
 
+from hf_ta_cleaner.collator import DataCollatorForTACleaner
 from hf_ta_cleaner.sampling import CleaningPairs, CleaningSampler, SampleKey
 
 
@@ -178,3 +180,15 @@ def test_keys_travel_to_the_workers(pairs, workers):
     loader = DataLoader(pairs, batch_size=8, sampler=s, num_workers=workers, collate_fn=list)
     seen = [(row["sample_id"], row["epoch"], row["chosen"]) for batch in loader for row in batch]
     assert seen == [tuple(key) for key in epoch(s, 4)]
+
+
+def test_pictures_are_left_encoded_for_the_collator(photos, tiny_processor):
+    """One after the other it decodes them, to the pixels that `datasets` makes."""
+    data = Dataset.from_dict({"image": photos, "caption": ["a dog"] * 8})
+    examples = [CleaningPairs(data)[i] for i in range(8)]
+    assert all(isinstance(example["image"]["bytes"], bytes) for example in examples)
+    collate = DataCollatorForTACleaner(tiny_processor)
+    decoded = [{**example, "image": row["image"]} for example, row in zip(examples, data, strict=True)]
+    assert torch.equal(collate(examples)["pixel_values"], collate(decoded)["pixel_values"])
+    grey = data.with_transform(lambda rows: {**rows, "image": [image.convert("L") for image in rows["image"]]})
+    assert CleaningPairs(grey)[0]["image"].mode == "L"  # what a user makes of the rows stays

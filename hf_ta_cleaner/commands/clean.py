@@ -66,6 +66,9 @@ class CleanOptions:
         default=False, metadata={"help": "clean another model than the sandbox's with the sandbox's drawn pictures"}
     )
     resume: bool = field(default=False, metadata={"help": "continue the interrupted run in --output_dir"})
+    streaming: bool = field(
+        default=False, metadata={"help": "read pairs as they are needed and keep none; wants --max_steps"}
+    )
     strength: str = field(
         default="1", metadata={"help": "multiplies learning rate and repel weight; auto: the most within the budget"}
     )
@@ -139,7 +142,7 @@ def clean(
             device=args.device,
             progress=args.process_index == 0,
         )
-    train, held_out = load_cleaning_data(options, pairs, processor, args.seed)
+    train, held_out = load_cleaning_data(options, pairs, processor, args)
     if automatic and held_out is None:
         raise ValueError("--strength auto measures on held-out pairs, and the data are too few for any; give more")
     settle_evaluation(options, strong, has_utility=held_out is not None)
@@ -216,7 +219,12 @@ def clean(
             model=str(output),
             base_model=options.model,
             dataset=pairs.dataset,
-            settings=run_settings(trainer.args, settings, data=pairs.dataset, pairs=len(train)),
+            settings=run_settings(
+                trainer.args,
+                settings,
+                data=pairs.dataset,
+                pairs=trainer.pairs_seen if options.streaming else len(train),
+            ),
             history=curves(trainer.state.log_history),
             examples=examples,
             notes=notes_on(options, args, cost),
@@ -253,7 +261,7 @@ def notes_on(options: CleanOptions, args: TACleanerConfig, cost: dict) -> list[s
     return notes
 
 
-def load_cleaning_data(options: CleanOptions, pairs: PairOptions, processor, seed: int):
+def load_cleaning_data(options: CleanOptions, pairs: PairOptions, processor, args: TACleanerConfig):
     """Cleaning pairs, and held-out pairs to measure clean utility on (None with `--validation_samples 0`)."""
     from hf_ta_cleaner import sandbox
     from hf_ta_cleaner.data import DEFAULT_MAX_SAMPLES, DEFAULT_PAIRS, clean_rows, load_pairs
@@ -261,13 +269,16 @@ def load_cleaning_data(options: CleanOptions, pairs: PairOptions, processor, see
     is_sandbox = sandbox.is_sandbox(processor)
     if pairs.dataset is None:
         pairs.dataset = "sandbox" if is_sandbox else DEFAULT_PAIRS
-    if pairs.dataset == DEFAULT_PAIRS and pairs.max_samples is None:
+    if pairs.dataset == DEFAULT_PAIRS and pairs.max_samples is None and not options.streaming:
         pairs.max_samples = DEFAULT_MAX_SAMPLES
     if pairs.dataset == "sandbox" and not (is_sandbox or options.allow_sandbox_data):
         raise ValueError(
             f"--dataset sandbox holds drawn pictures of the sandbox world, which would ruin {options.model}; name "
             "real pairs with --dataset, or pass --allow_sandbox_data if that is what you want"
         )
+    if options.streaming:
+        return stream_cleaning_data(options, pairs, args)
+    seed = args.seed
     amount = f", {pairs.max_samples:,} pairs (--max_samples)" if pairs.max_samples else ""
     logger.info("cleaning data: %s%s", pairs.dataset, amount)
     train = pairs.load(seed=seed)
@@ -285,6 +296,43 @@ def load_cleaning_data(options: CleanOptions, pairs: PairOptions, processor, see
     parts = train.train_test_split(test_size=held_out, seed=0)
     logger.info("%d of the %d pairs are held out to measure clean utility", held_out, len(train))
     return parts["train"], parts["test"]
+
+
+def stream_cleaning_data(options: CleanOptions, pairs: PairOptions, args: TACleanerConfig):
+    """A stream of cleaning pairs, this process's part of it, and its first readable pairs, held out."""
+    from datasets import Dataset, Image
+
+    from hf_ta_cleaner.data import clean_rows, stream_pairs
+    from hf_ta_cleaner.streaming import CleaningStream
+
+    if args.max_steps < 1 or pairs.max_samples is not None:
+        raise ValueError("--streaming has no end of its own: give --max_steps, and leave --max_samples out")
+    stream, _ = stream_pairs(
+        pairs.dataset,
+        split=pairs.split,
+        image_column=pairs.image_column,
+        caption_column=pairs.caption_column,
+        seed=args.seed,
+    )
+    if isinstance(stream, Dataset):
+        stream = stream.to_iterable_dataset(num_shards=min(len(stream), 32 * args.world_size))
+    held_out, captions = None, frozenset()
+    if options.validation_samples:
+        first = Dataset.from_list(list(stream.take(options.validation_samples)), features=stream.features)
+        held_out = clean_rows(first.cast_column("image", Image()), max_share=pairs.max_unreadable)[0]
+        captions = frozenset(held_out["caption"])
+    logger.info("cleaning data: %s, streamed", pairs.dataset)
+    train = CleaningStream(
+        stream,
+        batch_size=args.train_batch_size,
+        fraction=args.subtext_fraction,
+        seed=args.seed if args.data_seed is None else args.data_seed,
+        rank=args.process_index,
+        processes=args.world_size,
+        subtexts=bool(args.weights["subtext"]),
+        held_out=captions,
+    )
+    return train, held_out
 
 
 def prepare(options: CleanOptions, args: TACleanerConfig) -> str | None:

@@ -19,6 +19,11 @@ CITATION = """@inproceedings{radford2021learning,
 }"""
 
 
+#: Rows of similarities held at once: above it the rest is computed again in the backward, so that memory grows with
+#: the batch and not with its square.
+BLOCK = 1024
+
+
 def clip_loss(views: Views) -> torch.Tensor:
     """Symmetric InfoNCE between images and captions.
 
@@ -41,6 +46,28 @@ def symmetric(a: torch.Tensor, b: torch.Tensor, scale: torch.Tensor) -> torch.Te
     import torch
     from torch.nn import functional as F
 
+    if len(a) > BLOCK:
+        return (matching(a, b, scale) + matching(b, a, scale)) / 2
     logits = scale * a @ b.T
     target = torch.arange(len(a), device=a.device)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+def matching(a: torch.Tensor, b: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy of finding each row of `a` among those of `b`, both `(B, D)`, `BLOCK` rows at a time."""
+    import torch
+    from torch.nn import functional as F
+    from torch.utils.checkpoint import checkpoint
+
+    target = torch.arange(len(a), device=a.device)
+    if len(a) <= BLOCK:
+        return F.cross_entropy(scale * a @ b.T, target)
+
+    def block(rows: torch.Tensor, b: torch.Tensor, scale: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(scale * rows @ b.T, target, reduction="sum")
+
+    sums = [
+        checkpoint(block, rows, b, scale, own, use_reentrant=False, preserve_rng_state=False)
+        for rows, own in zip(a.split(BLOCK), target.split(BLOCK), strict=True)
+    ]
+    return sum(sums) / len(a)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .clip import matching
 from .views import Views
 
 
@@ -35,15 +36,11 @@ def inmodal_loss(views: Views) -> torch.Tensor:
     Source:
         Bansal et al. 2023 (arXiv 2303.03323); one direction only, as published.
     """
-    import torch
-    from torch.nn import functional as F
-
     if views.image_aug is None or views.text_aug is None:
         raise ValueError(
             "the in-modal loss needs augmented views, but the batch has none; "
             "collate with augment=True or set inmodal_weight=0"
         )
-    target = torch.arange(len(views.image), device=views.image.device)
-    image = F.cross_entropy(views.scale * views.image @ views.image_aug.T, target)
-    text = F.cross_entropy(views.scale * views.text @ views.text_aug.T, target)
+    image = matching(views.image, views.image_aug, views.scale)
+    text = matching(views.text, views.text_aug, views.scale)
     return (image + text) / 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .clip import BLOCK
 from .views import Views
 
 
@@ -39,9 +40,20 @@ def siglip_loss(views: Views) -> torch.Tensor:
     """
     import torch
     from torch.nn import functional as F
+    from torch.utils.checkpoint import checkpoint
 
     if views.bias is None:
         raise ValueError("SigLIP's loss needs the model's logit_bias, but there is none; a CLIP trains with clip_loss")
-    logits = views.scale * views.image @ views.text.T + views.bias
-    sign = 2 * torch.eye(len(logits), dtype=logits.dtype, device=logits.device) - 1
-    return -F.logsigmoid(sign * logits).sum() / len(logits)
+
+    def block(image: torch.Tensor, text: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor, start: int):
+        logits = scale * image @ text.T + bias
+        sign = -torch.ones_like(logits)
+        sign.diagonal(start).fill_(1)  # row i of the block belongs to text start + i
+        return -F.logsigmoid(sign * logits).sum()
+
+    b, given = len(views.image), (views.text, views.scale, views.bias)
+    if b <= BLOCK:
+        return block(views.image, *given, 0) / b
+    blocks = zip(views.image.split(BLOCK), range(0, b, BLOCK), strict=True)
+    saving = {"use_reentrant": False, "preserve_rng_state": False}
+    return sum(checkpoint(block, rows, *given, start, **saving) for rows, start in blocks) / b
