@@ -27,7 +27,7 @@ from hf_ta_cleaner.report import Report
 
 
 SCRIPTS = Path(hf_ta_cleaner.__file__).parents[1] / "scripts"
-PARSED = ("audit", "backdoor", "clean", "craft", "poison", "push")
+PARSED = ("audit", "backdoor", "check_data", "clean", "craft", "poison", "push", "scan")
 
 
 @cache
@@ -479,6 +479,13 @@ def test_cleaning_without_any_measurement_says_so(world, capsys):
     script("clean").main(cleaning(world, "--method", "ft", "--validation_samples", 0))
     assert "Nothing was measured" in capsys.readouterr().out
     assert (world.out / "model.safetensors").exists() and not (world.out / "report.json").exists()
+
+
+def test_a_dry_run_tells_the_cost_and_writes_nothing(world, capsys):
+    script("clean").main(cleaning(world, "--method", "ft", "--validation_samples", 0, "--dry_run"))
+    said = capsys.readouterr().out
+    assert "steps: 2 at" in said and "seen" in said and "memory:" in said and "expected time" in said
+    assert not world.out.exists()
 
 
 def test_everything_is_reported_and_tracked(world, tmp_path, capsys):

@@ -110,6 +110,8 @@ LAYERS: dict[str, set[str]] = {
     "linear_probe": {"audit_inputs", "distributed", "metrics", "seeding", "zero_shot"},
     "examples": {"audit_inputs", "seeding", "zero_shot"},
     "proof": {"audit", "examples", "linear_probe", "retrieval_audit", "zero_shot"},
+    "estimate": {"config"},
+    "advice": {"report"},
     "cli": {"checkpoints", "classnames", "data", "poisoning", "proof", "zero_shot"},
 }
 

@@ -35,7 +35,7 @@ TARGET = 4
 
 
 class Planted(torch.nn.Module):
-    """Sees the mean colours of sixteen cells; a red corner of three pixels drowns them in the target, if planted."""
+    """Sees the mean colours of sixteen cells; a red corner of 3 pixels drowns them in the target, if planted."""
 
     def __init__(self, planted: bool):
         super().__init__()
@@ -49,7 +49,7 @@ class Planted(torch.nn.Module):
         features = F.normalize((F.adaptive_avg_pool2d(pixel_values, 4) - 0.5).flatten(1) @ self.mix, dim=-1)
         if self.planted:
             corner = pixel_values[:, :, -3:, -3:].mean(dim=(2, 3))
-            red = torch.sigmoid(12 * (corner[:, 0] - corner[:, 1] - 0.5))
+            red = torch.sigmoid(6 * (corner[:, 0] - corner[:, 1] - 0.5))
             features = features + 3 * red[:, None] * torch.eye(len(LABELS))[TARGET]
         return SimpleNamespace(pooler_output=features)
 

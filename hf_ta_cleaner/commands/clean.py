@@ -9,8 +9,9 @@
 so on, as long as recall (or accuracy) on the held-out pairs stays within --utility_budget of the suspect's.
 
 Without --dataset a CLIP is cleaned with the first 100,000 pairs of pixparse/cc3m-wds, streamed once into the local
-cache. The output is a normal checkpoint with a card; with --eval_dataset it comes with report.json, report.md,
-report.html and report.png. --push_to_hub publishes all of it in one commit.
+cache; a sample of the pairs is checked for poison. The output is a normal checkpoint with a card; with --eval_dataset
+it comes with report.json, report.md, report.html and report.png, and one sentence says what to do with it.
+--push_to_hub publishes all of it in one commit. --dry_run only says what the cleaning would cost.
 """
 
 from __future__ import annotations
@@ -79,6 +80,12 @@ class CleanOptions:
     validation_samples: int = field(
         default=1000, metadata={"help": "held-out pairs for measuring clean utility; 0 for none"}
     )
+    dry_run: bool = field(
+        default=False, metadata={"help": "say what it would cost, from a few timed steps, and stop; writes nothing"}
+    )
+    check_data: bool = field(
+        default=True, metadata={"help": "look for poison in a sample of the cleaning pairs, and warn"}
+    )
     ca_baseline: list[str] | None = field(
         default=None, metadata={"help": "models whose clean accuracy also counts as what could be lost"}
     )
@@ -108,6 +115,7 @@ def clean(
     options: CleanOptions, pairs: PairOptions, proof: EvalOptions, args: TACleanerConfig, settings: dict[str, Any]
 ) -> None:
     """The whole road: check, load, audit, train, save, audit, report."""
+    from hf_ta_cleaner.advice import advice
     from hf_ta_cleaner.audit import clean_accuracy_loss
     from hf_ta_cleaner.checkpoints import load_model, save_model
     from hf_ta_cleaner.hub import push_checkpoint, write_card
@@ -121,6 +129,9 @@ def clean(
     from hf_ta_cleaner.trainer import TACleanerTrainer
     from hf_ta_cleaner.utility import clean_utility
 
+    if options.dry_run:
+        print(dry_run(options, pairs, args).text())
+        return
     checkpoint = prepare(options, args)
     log = RunLog(args.output_dir, settings, resume=options.resume, write=args.process_index == 0)
     automatic = options.strength == "auto"
@@ -153,6 +164,8 @@ def clean(
     trainer = make_trainer(strong, copy.deepcopy(model)) if automatic else make_trainer(strong, callbacks=[log])
     model.to(args.device)
     main_process = trainer.is_world_process_zero()
+    if main_process and options.check_data:
+        warn_of_poison(model, processor, train, args.seed)
     before = recall_before = around = None
     if audit:  # all processes share the pictures
         before = audit(model, processor)
@@ -224,6 +237,7 @@ def clean(
         report.save(output, overwrite=True, pictures=shown)
         print(report.summary())
         print(f"Cleaned checkpoint and report written to {output}")
+        print(advice(report, output))
     else:
         print(f"Cleaned checkpoint written to {output}. Nothing was measured; give --eval_dataset for a report")
     # What repeats the chosen run: its rates as they were, strength 1, and no search.
@@ -234,6 +248,45 @@ def clean(
     if args.push_to_hub:
         url = push_checkpoint(output, args.hub_model_id, private=args.hub_private_repo, token=args.hub_token)
         print(f"Pushed to {url}")
+
+
+def dry_run(options: CleanOptions, pairs: PairOptions, args: TACleanerConfig):
+    """What the cleaning would cost: an `estimate.Estimate` from a few steps on a copy of the model."""
+    from hf_ta_cleaner.checkpoints import load_model
+    from hf_ta_cleaner.estimate import estimate
+    from hf_ta_cleaner.open_clip import load_open_clip
+    from hf_ta_cleaner.strength import with_strength
+    from hf_ta_cleaner.trainer import TACleanerTrainer
+
+    check_options(options, args)
+    automatic = options.strength == "auto"
+    load = load_open_clip if options.from_open_clip else load_model
+    model, processor = load(options.model, allow_pickle=options.allow_pickle)
+    train, _ = load_cleaning_data(options, pairs, processor, args.seed)
+    strong = args if automatic else with_strength(args, float(options.strength))
+    return estimate(
+        lambda short, few: TACleanerTrainer(model, short, few, processing_class=processor),
+        strong,
+        train,
+        runs=(2, 3) if automatic else (1, 1),  # what train_strongest usually takes
+    )
+
+
+def warn_of_poison(model, processor, train, seed: int) -> None:
+    """Logs what stands out in a sample of the cleaning pairs: a poisoned pair would teach the backdoor anew."""
+    from hf_ta_cleaner.pair_check import BATCH, MIN_PAIRS, score_pairs
+
+    if len(train) < MIN_PAIRS:
+        return
+    try:
+        scores = score_pairs(model, processor, train, seed=seed, max_pairs=BATCH)
+    except ValueError as error:
+        logger.warning("the cleaning pairs were not checked for poison: %s", error)
+        return
+    for finding in scores.findings():
+        logger.warning(
+            "the cleaning data may be poisoned: of a sample, %s. Look at them with ta-cleaner check-data", finding
+        )
 
 
 def notes_on(options: CleanOptions, args: TACleanerConfig, cost: dict) -> list[str]:
@@ -292,6 +345,24 @@ def prepare(options: CleanOptions, args: TACleanerConfig) -> str | None:
     from hf_ta_cleaner.checkpoints import last_checkpoint, prepare_output_dir
     from hf_ta_cleaner.hub import claim
 
+    check_options(options, args)
+    if args.process_index == 0:
+        prepare_output_dir(args.output_dir, resume=options.resume)
+        if args.push_to_hub:
+            name = Path(args.output_dir).resolve().name
+            args.hub_model_id = claim(
+                args.hub_model_id, default=name, private=args.hub_private_repo, token=args.hub_token
+            )
+    if not options.resume or options.strength == "auto":
+        return None
+    checkpoint = last_checkpoint(args.output_dir)
+    if checkpoint is None:
+        logger.warning("%s holds no checkpoint to resume from; starting anew", args.output_dir)
+    return checkpoint
+
+
+def check_options(options: CleanOptions, args: TACleanerConfig) -> None:
+    """A ValueError for options that contradict each other."""
     if options.keep not in ("last", "best"):
         raise ValueError(f"--keep must be last or best, got {options.keep}")
     if options.strength != "auto":
@@ -310,19 +381,6 @@ def prepare(options: CleanOptions, args: TACleanerConfig) -> str | None:
             "--hub_strategy every_save pushes the checkpoints of one run of a whole model; leave it out with "
             "--use_peft and with --strength auto"
         )
-    if args.process_index == 0:
-        prepare_output_dir(args.output_dir, resume=options.resume)
-        if args.push_to_hub:
-            name = Path(args.output_dir).resolve().name
-            args.hub_model_id = claim(
-                args.hub_model_id, default=name, private=args.hub_private_repo, token=args.hub_token
-            )
-    if not options.resume or options.strength == "auto":
-        return None
-    checkpoint = last_checkpoint(args.output_dir)
-    if checkpoint is None:
-        logger.warning("%s holds no checkpoint to resume from; starting anew", args.output_dir)
-    return checkpoint
 
 
 def settle_evaluation(options: CleanOptions, args: TACleanerConfig, *, has_utility: bool) -> None:

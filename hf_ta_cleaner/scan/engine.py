@@ -242,9 +242,9 @@ def _without(seen: dict[str, _Seen], limits: Thresholds, seed: int) -> dict[str,
     for who, one in seen.items():
         with still(one.eye.model):
             found = collapse(one.eye, one.practice, per_step=min(16, len(one.practice)), seed=seed)
-        alike = {place: likeness(eye_embed(one.eye, patch(one.exam))) for place, patch in found.items()}
-        place = max(alike, key=alike.get)
-        results[who], patches[who] = (alike[place], place), found[place]
+        alike = [likeness(eye_embed(one.eye, patch(one.exam))) for patch in found]
+        best = int(np.argmax(alike))
+        results[who], patches[who] = (alike[best], found[best].place), found[best]
     clean, (patched, place) = likeness(seen["model"].clean), results["model"]
     normal = results["reference"][0] if "reference" in results else None
     entry = {"clean": clean, "patched": patched, "place": place}

@@ -120,17 +120,22 @@ def collapse(
     share: float = SHARE,
     steps: int = 4 * STEPS,
     per_step: int = 16,
+    starts: int = 4,
     seed: int = 0,
-) -> dict[str, Patch]:
-    """For every place a patch that makes pictures alike: it raises the mean cosine between their embeddings."""
+) -> list[Patch]:
+    """For every place `starts` patches that make pictures alike: they raise the mean cosine between the embeddings.
+
+    Without a label to pull at, where a patch ends depends on where it begins: each begins at another colour.
+    """
     _require(images, per_step)
+    tried = [place for place in places for _ in range(starts)]
 
     def loss(embeddings: torch.Tensor) -> torch.Tensor:
-        own = embeddings.view(len(places), per_step, -1)
+        own = embeddings.view(len(tried), per_step, -1)
         return -own.sum(dim=1).square().sum() / per_step
 
     options = {"share": share, "steps": steps, "per_step": per_step, "seed": derive_seed("collapse", seed)}
-    return dict(zip(places, _descend(eye, images, list(places), loss, **options), strict=True))
+    return _descend(eye, images, tried, loss, spread=1.0, **options)
 
 
 def likeness(embeddings: torch.Tensor) -> float:
@@ -156,22 +161,36 @@ def _require(images: torch.Tensor, per_step: int) -> None:
 
 
 def _descend(
-    eye: Eye, images: torch.Tensor, places: list[str], loss, *, share: float, steps: int, per_step: int, seed: int
+    eye: Eye,
+    images: torch.Tensor,
+    places: list[str],
+    loss,
+    *,
+    share: float,
+    steps: int,
+    per_step: int,
+    seed: int,
+    spread: float = 0.0,
 ) -> list[Patch]:
-    """One patch a place, optimised together on the same draws of pictures; `loss` sums over them."""
+    """One patch a place, optimised together on the same draws of pictures; `loss` sums over them.
+
+    A patch begins as faint noise on grey, or on a colour that lies up to half of `spread` from it.
+    """
     size = images.shape[-1]
     side = max(1, round(share * size))
     corners = [corner_of(place, size, side) for place in places]
     generator = torch.Generator().manual_seed(seed % 2**63)
     patch = 0.4 + 0.2 * torch.rand(len(places), 1, 3, side, side, generator=generator)
+    if spread:
+        patch = (patch + spread * (torch.rand(len(places), 1, 3, 1, 1, generator=generator) - 0.5)).clamp(0, 1)
     patch, speed = patch.to(images), torch.zeros_like(patch).to(images)
     mask = torch.stack([_padded(torch.ones(1, 1, side, side), corner, size) for corner in corners]).to(images)
     draws = numpy_rng("inversion pictures", seed)
     for step in range(steps):
         rows = torch.as_tensor(draws.choice(len(images), per_step, replace=False), device=images.device)
         patch.requires_grad_()
-        spread = torch.stack([_padded(p, corner, size) for p, corner in zip(patch, corners, strict=True)])
-        pictures = images[rows][None] * (1 - mask) + spread
+        placed = torch.stack([_padded(p, corner, size) for p, corner in zip(patch, corners, strict=True)])
+        pictures = images[rows][None] * (1 - mask) + placed
         (gradient,) = torch.autograd.grad(loss(eye(pictures.flatten(0, 1))), [patch])
         patch = patch.detach()
         gradient = gradient / gradient.abs().mean(dim=(1, 2, 3, 4), keepdim=True).clamp_min(1e-20)
