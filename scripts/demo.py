@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 
 from hf_ta_cleaner.cli import begin_step, fail, fast_precision
+from hf_ta_cleaner.scan import EXIT_CODES
 
 
 SCRIPTS = Path(os.path.relpath(Path(__file__).parent))
@@ -74,10 +75,18 @@ def main() -> None:
             ["clean.py", "--model", str(out / "backdoored"), "--method", "ta-cleaner", *pairs, *proof,
              "--ca_baseline", str(out / "never-poisoned-ft"), "--output_dir", str(out / "cleaned")],
         ),
+        *(
+            (
+                f"Scan the {name} model, as if nothing were known of a trigger",
+                ["scan.py", "--model", str(out / name), "--dataset", "sandbox", "--reference", "sandbox",
+                 "--output_dir", str(out / f"scan-{name}")],
+            )
+            for name in ("backdoored", "cleaned")
+        ),
     ]  # fmt: skip
     for number, (title, command) in enumerate(steps, 1):
         target = Path(command[command.index("--output_dir") + 1])
-        done = "poison.json" if command[0] == "poison.py" else "report.json"
+        done = {"poison.py": "poison.json", "scan.py": "scan.json"}.get(command[0], "report.json")
         print(f"\n[{number}/{len(steps)}] {title}", flush=True)
         try:
             needed = begin_step(target, command, done)
@@ -87,20 +96,23 @@ def main() -> None:
             print(f"      already in {target}", flush=True)
             continue
         called = [str(SCRIPTS / command[0]), *command[1:]]
-        if command[0] == "poison.py":
+        if command[0] in ("poison.py", "scan.py"):
             launcher, shown = [sys.executable], "python"
         else:
             launcher = [sys.executable, "-m", "accelerate.commands.launch", *LAUNCH]
             shown = shlex.join(["accelerate", "launch", *LAUNCH])
         print(f"      {shown} {shlex.join(called)}", flush=True)
         threads = os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // PROCESSES)))
-        subprocess.run([*launcher, *called], check=True, env={**os.environ, "OMP_NUM_THREADS": threads})
+        ended = subprocess.run([*launcher, *called], env={**os.environ, "OMP_NUM_THREADS": threads})
+        if ended.returncode not in (EXIT_CODES.values() if command[0] == "scan.py" else (0,)):
+            raise subprocess.CalledProcessError(ended.returncode, called)
     finish(out, time.monotonic() - started)
 
 
 def finish(out: Path, seconds: float) -> None:
     """Copies the report of the cleaning, draws one picture's fate, prints the table with plain fine-tuning in it."""
     from hf_ta_cleaner.report import Report, percent
+    from hf_ta_cleaner.scan import ScanResult, compared
 
     for name in ("report.json", "report.md", "report.html", "report.png"):
         shutil.copy2(out / "cleaned" / name, out / name)
@@ -128,6 +140,8 @@ def finish(out: Path, seconds: float) -> None:
         f"against the better of the suspect and a never-poisoned model after ft"
     )
     print(f"\n  {cleaned.verdicts()[attack]}")
+    scans = [ScanResult.load(out / f"scan-{name}") for name in ("backdoored", "cleaned")]
+    print(f"  Without knowing the trigger: {compared(*scans)}")
     print(f"  {out}/report.html (for a browser), report.json, report.md, report.png, overview.png")
     print(f"  took {seconds / 60:.1f} minutes")
 
