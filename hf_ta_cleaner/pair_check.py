@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import torch
 from PIL import Image
@@ -252,6 +253,9 @@ def _digest(text: str) -> bytes:
 
 
 def _rows(pairs: Any, seed: int, max_pairs: int | None) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(row, pair), the pictures of a data set still encoded, so that a damaged one is that row's trouble only."""
+    if isinstance((getattr(pairs, "features", None) or {}).get("image"), datasets.Image):
+        pairs = pairs.cast_column("image", datasets.Image(decode=False))
     if hasattr(pairs, "__len__") and hasattr(pairs, "__getitem__"):
         order = numpy_rng("pair check", seed).permutation(len(pairs))[:max_pairs]
         return ((int(i), pairs[int(i)]) for i in order)
@@ -282,6 +286,4 @@ def _batches(rows, size: int, geometry: str, batch_size: int, unreadable: list[i
 
 def _opened(image: Any):
     """A picture as PIL image; streams hand over the encoded bytes."""
-    from datasets import Image
-
-    return Image().decode_example(image) if isinstance(image, dict) else image
+    return datasets.Image().decode_example(image) if isinstance(image, dict) else image

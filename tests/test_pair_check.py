@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset, load_from_disk
+from datasets import Image as Encoded
 from PIL import Image
 
 from hf_ta_cleaner.commands.check_data import main
@@ -107,11 +108,18 @@ def test_a_stream_is_scored_as_it_comes(pairs, tiny_clip, tiny_processor, scores
     assert len(score_pairs(tiny_clip, tiny_processor, stream, batch_size=64, max_pairs=70).rows) == 70
 
 
+def damage(row: dict, index: int) -> dict:
+    return {"image": {"bytes": b"no picture", "path": None}} if index == 7 else row
+
+
 def test_unreadable_and_too_few(pairs, tiny_clip, tiny_processor):
     rows = [dict(row) for row in pairs]
     rows[3]["caption"], rows[5]["image"] = " ", {"bytes": b"no picture", "path": None}
     found = score_pairs(tiny_clip, tiny_processor, iter(rows), batch_size=64)
     assert found.unreadable == [3, 5] and len(found.rows) == 78
+    damaged = pairs.cast_column("image", Encoded(decode=False)).map(damage, with_indices=True)
+    found = score_pairs(tiny_clip, tiny_processor, damaged.cast_column("image", Encoded()), batch_size=64)
+    assert found.unreadable == [7] and len(found.rows) == 79
     with pytest.raises(ValueError, match="at least 64 readable pairs"):
         score_pairs(tiny_clip, tiny_processor, pairs.select(range(30)))
 
