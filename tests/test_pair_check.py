@@ -90,11 +90,11 @@ def scores(pairs, tiny_clip, tiny_processor):
     return score_pairs(tiny_clip, tiny_processor, pairs, batch_size=64, k=8)
 
 
-def test_a_planted_poison_ranks_first(tiny_clip, scores):
+def test_a_planted_poison_ranks_first(scores):
     assert scores.rows.tolist() == list(range(80)) and not scores.unreadable
     assert scores.values["repeated_caption"][10:16].tolist() == [5.0] * 6
     assert scores.values["repeated_caption"].sum() == 30
-    assert set(scores.ranking()[:8]) >= set(range(10, 16)) or set(scores.ranking()[:12]) >= set(range(10, 16))
+    assert set(scores.ranking()[:12]) >= set(range(10, 16))
     assert set(scores.kept(0.15)).isdisjoint(range(10, 16)) and len(scores.kept(0.15)) == 68
     with pytest.raises(ValueError, match="share of pairs"):
         scores.kept(1.0)
