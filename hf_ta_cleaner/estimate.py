@@ -86,7 +86,7 @@ def estimate(
         ValueError: what the trainer raises for data or settings it cannot work with.
     """
     batch = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
-    steps = _steps(args, len(pairs))
+    steps = steps_of(args, len(pairs))
     few = min(steps, TIMED_STEPS + 1)
     clock = _Clock(args.device)
     if args.device.type == "cuda":
@@ -116,7 +116,7 @@ def estimate(
     )
 
 
-def _steps(args: TACleanerConfig, pairs: int) -> int:
+def steps_of(args: TACleanerConfig, pairs: int) -> int:
     """Optimiser steps of the whole run, as the trainer counts them: a batch that is not full is left out."""
     if args.max_steps > 0:
         return args.max_steps

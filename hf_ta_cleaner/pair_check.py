@@ -10,6 +10,7 @@ import csv
 import hashlib
 import itertools
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ from .regions import SharedRegions
 from .seeding import numpy_rng
 from .zero_shot import image_features, input_size, text_features
 
+
+logger = logging.getLogger(__name__)
 
 #: Pairs that are compared with each other. A smaller last batch is filled up with pairs of the one before.
 BATCH = 1024
@@ -223,6 +226,21 @@ class _Album:
 
     def kept(self) -> dict[int, tuple[np.ndarray, str]]:
         return {row: (picture, text) for _, row, picture, text in self._held}
+
+
+def warn_of_poison(model, processor, pairs, *, seed: int = 0) -> list[str]:
+    """Check a sample of `BATCH` pairs, log what stands out as a warning, and return it.
+
+    Too few pairs to compare, or pairs that cannot be read, are no reason to stop: nothing is said of them.
+    """
+    try:
+        findings = score_pairs(model, processor, pairs, seed=seed, max_pairs=BATCH).findings()
+    except ValueError as error:
+        logger.info("the pairs were not checked for poison: %s", error)
+        return []
+    for finding in findings:
+        logger.warning("the pairs may be poisoned: of a sample, %s. Look with ta-cleaner check-data", finding)
+    return findings
 
 
 def clip_losses(model, images: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:

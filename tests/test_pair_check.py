@@ -15,7 +15,7 @@ from PIL import Image
 
 from hf_ta_cleaner.commands.check_data import main
 from hf_ta_cleaner.outliers import neighbour_scores
-from hf_ta_cleaner.pair_check import PairScores, clip_losses, score_pairs, write_check
+from hf_ta_cleaner.pair_check import PairScores, clip_losses, score_pairs, warn_of_poison, write_check
 from hf_ta_cleaner.regions import CELLS, SharedRegions
 
 
@@ -134,6 +134,13 @@ def test_what_stands_out_is_told():
     values["shared_region"][:6] = 5
     first, second = scores.findings()
     assert first.startswith("6 of 1,000 pictures") and second.startswith("10 of 1,000 captions (1.0%)")
+
+
+def test_cleaning_data_is_warned_of(pairs, tiny_clip, tiny_processor, caplog):
+    (finding,) = [f for f in warn_of_poison(tiny_clip, tiny_processor, pairs) if "small square" in f]
+    assert finding.startswith("6 of 80 pictures") and "may be poisoned: of a sample, 6 of 80" in caplog.text
+    caplog.clear()
+    assert warn_of_poison(tiny_clip, tiny_processor, pairs.select(range(20))) == [] and not caplog.records
 
 
 def test_files(scores, tmp_path):

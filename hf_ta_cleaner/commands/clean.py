@@ -118,9 +118,11 @@ def clean(
     from hf_ta_cleaner.advice import advice
     from hf_ta_cleaner.audit import clean_accuracy_loss
     from hf_ta_cleaner.checkpoints import load_model, save_model
+    from hf_ta_cleaner.estimate import steps_of
     from hf_ta_cleaner.hub import push_checkpoint, write_card
     from hf_ta_cleaner.lora import merge
     from hf_ta_cleaner.open_clip import load_open_clip
+    from hf_ta_cleaner.pair_check import warn_of_poison
     from hf_ta_cleaner.poisoning import RECORD
     from hf_ta_cleaner.report import Report, curves
     from hf_ta_cleaner.runs import RunLog, run_settings, save_config
@@ -154,6 +156,8 @@ def clean(
     if automatic and held_out is None:
         raise ValueError("--strength auto measures on held-out pairs, and the data are too few for any; give more")
     settle_evaluation(options, strong, has_utility=held_out is not None)
+    steps = steps_of(args, len(train))
+    logger.info("%d pairs, %d steps; --dry_run says what they cost in time and memory", len(train), steps)
 
     def make_trainer(strong: TACleanerConfig, model=model, callbacks=()) -> TACleanerTrainer:
         return TACleanerTrainer(
@@ -165,7 +169,7 @@ def clean(
     model.to(args.device)
     main_process = trainer.is_world_process_zero()
     if main_process and options.check_data:
-        warn_of_poison(model, processor, train, args.seed)
+        warn_of_poison(model, processor, train, seed=args.seed)
     before = recall_before = around = None
     if audit:  # all processes share the pictures
         before = audit(model, processor)
@@ -270,23 +274,6 @@ def dry_run(options: CleanOptions, pairs: PairOptions, args: TACleanerConfig):
         train,
         runs=(2, 3) if automatic else (1, 1),  # what train_strongest usually takes
     )
-
-
-def warn_of_poison(model, processor, train, seed: int) -> None:
-    """Logs what stands out in a sample of the cleaning pairs: a poisoned pair would teach the backdoor anew."""
-    from hf_ta_cleaner.pair_check import BATCH, MIN_PAIRS, score_pairs
-
-    if len(train) < MIN_PAIRS:
-        return
-    try:
-        scores = score_pairs(model, processor, train, seed=seed, max_pairs=BATCH)
-    except ValueError as error:
-        logger.warning("the cleaning pairs were not checked for poison: %s", error)
-        return
-    for finding in scores.findings():
-        logger.warning(
-            "the cleaning data may be poisoned: of a sample, %s. Look at them with ta-cleaner check-data", finding
-        )
 
 
 def notes_on(options: CleanOptions, args: TACleanerConfig, cost: dict) -> list[str]:
