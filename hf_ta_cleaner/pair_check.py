@@ -1,7 +1,7 @@
 """Is a set of image-caption pairs poisoned? Scores for every pair, their ranking, what stands out, and the rest.
 
 Nothing is known about a trigger. Pairs pass in batches, each compared within itself; of a pair only its scores and
-its region keys are kept, so that a stream of any length can be checked.
+its repeated regions are kept, so that a stream of any length can be checked.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def score_pairs(
         raise ValueError(f"pairs are compared with each other in batches of at least {MIN_PAIRS}, got {batch_size}")
     size, regions, album = input_size(processor), SharedRegions(), _Album()
     unreadable: list[int] = []
-    rows, keys, captions, parts = [], [], [], []
+    rows, repeated, captions, parts = [], [], [], []
     earlier: tuple[torch.Tensor, torch.Tensor] | None = None
     for batch in _batches(_rows(pairs, seed, max_pairs), size, geometry, batch_size, unreadable):
         ids, pictures, texts = batch
@@ -143,8 +143,8 @@ def score_pairs(
         earlier = (images, words)
         rows += ids
         captions += [_digest(text) for text in texts]
-        keys.append(regions.add(pictures))
-        soon = {**parts[-1], "shared_region": regions.shared(keys[-1]).astype(float)}
+        repeated.append(regions.add(pictures))
+        soon = {**parts[-1], "shared_region": regions.shared(repeated[-1]).astype(float)}
         album.add(
             sum(_surprise(soon[name]) for name in ("disagreement", "dao", "shared_region")), ids, pictures, texts
         )
@@ -153,7 +153,7 @@ def score_pairs(
     counts = Counter(captions)
     values = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     values["repeated_caption"] = np.array([counts[caption] - 1.0 for caption in captions])
-    values["shared_region"] = np.concatenate([regions.shared(part) for part in keys]).astype(float)
+    values["shared_region"] = np.concatenate([regions.shared(part) for part in repeated]).astype(float)
     values["suspicion"] = sum(_surprise(values[name]) for name in _COMBINED)
     order = np.argsort(rows, kind="stable")
     return PairScores(

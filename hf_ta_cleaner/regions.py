@@ -2,60 +2,92 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 
-#: Cells along a side of the picture; a region is one cell.
-CELLS = 12
+#: Side of a region in pixels: a 28th of the picture's, so that one lies whole in the smallest usual patch (16 pixels
+#: of 224), and at least so many that two pictures do not agree by chance.
+SHARE, MIN_SIDE = 28, 4
 #: A region whose grey levels have a smaller standard deviation than this is sky or paper, and is left out.
 MIN_DEVIATION = 12.0
-#: Places in the table of counts; two different regions share one with probability 1 in this many.
-TABLE = 1 << 22
 #: What is told of a region is its pixels down to this many grey levels, so that rounding does not hide it.
 COARSE = 8
+#: Regions that are remembered; beyond it those seen once are forgotten.
+REMEMBERED = 4_000_000
+#: Pictures that are hashed at a time, which bounds the memory.
+AT_ONCE = 32
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """Of the pictures of one `add`, the regions that had been seen more than once by then.
+
+    Attributes:
+        n: how many pictures there were.
+        rows, keys: `(M,)` picture and region of every such find.
+    """
+
+    n: int
+    rows: np.ndarray
+    keys: np.ndarray
 
 
 class SharedRegions:
-    """Counts regions over any number of pictures in constant memory; pictures may come in batches.
+    """Counts regions over any number of pictures in bounded memory; pictures come in batches.
 
-    A patch that lies at a fixed place and is lossless is found. Compression after pasting and places that move by less
-    than a cell hide it.
+    A patch at a fixed place, stored without loss, is found when two pictures of a batch carry it, or one that carries
+    it came before. Compression after pasting hides it, and so does a place that moves.
     """
 
     def __init__(self) -> None:
-        self._counts = np.zeros(TABLE, dtype=np.int32)
+        self._keys = np.empty(0, dtype=np.uint64)
+        self._counts = np.empty(0, dtype=np.int64)
 
-    def add(self, images: np.ndarray) -> np.ndarray:
-        """Count the regions of uint8 pictures `(N, S, S, 3)`.
+    def add(self, images: np.ndarray) -> Repeated:
+        """Count the regions of uint8 pictures `(N, S, S, 3)`; what comes back is what `shared` takes."""
+        hashes, textured = region_hashes(images)
+        rows, columns = np.nonzero(textured)
+        found = hashes[rows, columns]
+        keys, where = np.unique(np.concatenate([self._keys, found]), return_inverse=True)
+        counts = np.bincount(where[: len(self._keys)], self._counts, len(keys)).astype(np.int64)
+        counts += np.bincount(where[len(self._keys) :], minlength=len(keys))
+        again = counts[where[len(self._keys) :]] > 1
+        if len(keys) > REMEMBERED:
+            kept = counts > 1
+            keys, counts = keys[kept], counts[kept]
+        self._keys, self._counts = keys, counts
+        return Repeated(len(images), rows[again], found[again])
 
-        Returns:
-            `(N, CELLS * CELLS)` int32 keys for `shared`; -1 where a region is too flat to tell.
-        """
-        keys = region_keys(images)
-        np.add.at(self._counts, keys[keys >= 0], 1)
-        return keys
-
-    def shared(self, keys: np.ndarray) -> np.ndarray:
-        """`(N,)`: with how many other pictures the most common region of a picture is shared."""
-        counts = np.where(keys >= 0, self._counts[keys], 1)
-        return counts.max(axis=1) - 1
+    def shared(self, repeated: Repeated) -> np.ndarray:
+        """`(N,)`: with how many other pictures the most common region of each picture is shared, as counted by now."""
+        result = np.zeros(repeated.n, dtype=np.int64)
+        if len(repeated.keys):
+            places = np.searchsorted(self._keys, repeated.keys)  # counted twice, so never forgotten
+            np.maximum.at(result, repeated.rows, self._counts[places] - 1)
+        return result
 
 
-def region_keys(images: np.ndarray) -> np.ndarray:
-    """Keys `(N, CELLS * CELLS)` of what stands in every cell, in [0, TABLE), or -1 for flat cells."""
-    n, size = images.shape[:2]
-    cell = size // CELLS
-    if cell < 2:
-        return np.full((n, CELLS * CELLS), -1, dtype=np.int32)
-    kept = images[:, : cell * CELLS, : cell * CELLS]
-    cells = kept.reshape(n, CELLS, cell, CELLS, cell, 3).swapaxes(2, 3).reshape(n, CELLS * CELLS, -1)
-    textured = cells.astype(np.float32).std(axis=-1) >= MIN_DEVIATION
+def region_hashes(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What stands in every region of uint8 pictures `(N, S, S, 3)`: hashes `(N, regions)`, and which have texture.
+
+    Regions stand side by side in rows that begin and end at the picture's edges.
+    """
+    size = images.shape[1]
+    side = min(size, max(MIN_SIDE, size // SHARE))
+    starts = np.linspace(0, size - side, max(1, size // side)).round().astype(int)
+    lines = (starts[:, None] + np.arange(side)).ravel()
     # A random odd multiplier for each pixel: a universal hash of the coarse values, with the place mixed in.
     r = np.random.default_rng(20250101)
-    factors = r.integers(1, 2**63, cells.shape[-1], dtype=np.uint64) | np.uint64(1)
-    offsets = r.integers(0, 2**63, CELLS * CELLS, dtype=np.uint64)
-    hashed = ((cells // (256 // COARSE)).astype(np.uint64) * factors).sum(axis=-1, dtype=np.uint64) + offsets
-    hashed ^= hashed >> np.uint64(33)
-    hashed *= np.uint64(0xFF51AFD7ED558CCD)
-    keys = (hashed >> np.uint64(42)).astype(np.int32)  # 22 bits: TABLE places
-    return np.where(textured, keys, -1)
+    factors = r.integers(1, 2**63, side * side * 3, dtype=np.uint64) | np.uint64(1)
+    offsets = r.integers(0, 2**63, len(starts) ** 2, dtype=np.uint64)
+    hashes, textured = [], []
+    for start in range(0, len(images), AT_ONCE):
+        part = images[start : start + AT_ONCE][:, lines][:, :, lines]
+        cells = part.reshape(len(part), len(starts), side, len(starts), side, 3).swapaxes(2, 3)
+        cells = cells.reshape(len(part), len(starts) ** 2, -1)
+        textured.append(cells.astype(np.float32).std(axis=-1) >= MIN_DEVIATION)
+        levels = (cells // (256 // COARSE)).astype(np.uint64)
+        hashes.append((levels * factors).sum(axis=-1, dtype=np.uint64) + offsets)
+    return np.concatenate(hashes), np.concatenate(textured)

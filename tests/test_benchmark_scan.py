@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 
@@ -26,15 +27,13 @@ def test_the_plan_is_what_the_readme_says():
 
 
 def test_its_commands_parse():
-    import importlib
-
-    seen = set()
+    parsers: dict = {}
     for s in unique(all_cells(Path("out"))):
-        name = Path(s.command[0]).stem
-        if name in commands() and (name, s.command[1:8]) not in seen:
-            seen.add((name, s.command[1:8]))
-            importlib.import_module(f"hf_ta_cleaner.commands.{name}").make_parser().parse_args(s.command[1:])
-    assert {name for name, _ in seen} == {"craft", "poison", "backdoor", "clean", "scan"}
+        if (name := Path(s.command[0]).stem) in commands():
+            if name not in parsers:
+                parsers[name] = importlib.import_module(f"hf_ta_cleaner.commands.{name}").make_parser()
+            parsers[name].parse_args(s.command[1:])
+    assert set(parsers) == {"craft", "poison", "backdoor", "clean", "scan"}
 
 
 def test_figures_as_by_hand():

@@ -16,7 +16,7 @@ from PIL import Image
 from hf_ta_cleaner.commands.check_data import main
 from hf_ta_cleaner.outliers import neighbour_scores
 from hf_ta_cleaner.pair_check import PairScores, clip_losses, score_pairs, warn_of_poison, write_check
-from hf_ta_cleaner.regions import CELLS, SharedRegions
+from hf_ta_cleaner.regions import SharedRegions
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +59,28 @@ def test_shared_regions_are_counted():
     keys = [regions.add(images[:5]), regions.add(images[5:])]
     assert np.concatenate([regions.shared(part) for part in keys]).tolist() == [0, 0, 0, 3, 3, 3, 3, 0, 0, 0]
     flat = SharedRegions()
-    assert (flat.add(np.full((4, 72, 72, 3), 200, np.uint8)) == -1).all()
-    assert keys[0].shape == (5, CELLS * CELLS)
+    assert flat.shared(flat.add(np.full((4, 72, 72, 3), 200, np.uint8))).tolist() == [0] * 4  # paper is no patch
+
+
+def test_regions_seen_once_are_forgotten(monkeypatch):
+    monkeypatch.setattr("hf_ta_cleaner.regions.REMEMBERED", 500)  # a picture of 72 pixels has 324
+    images = np.random.default_rng(0).integers(0, 256, (12, 72, 72, 3), dtype=np.uint8)
+    images[[0, 1, 8, 11], :14, :14] = images[0, :14, :14]
+    regions = SharedRegions()
+    found = [regions.add(images[i : i + 2]) for i in range(0, 12, 2)]
+    assert len(regions._keys) <= 500 + 2 * 324
+    assert np.concatenate([regions.shared(part) for part in found]).tolist() == [3, 3, 0, 0, 0, 0, 0, 0, 3, 0, 0, 3]
+
+
+@pytest.mark.parametrize("size", [32, 50, 224])
+@pytest.mark.parametrize("place", ["bottom-right", "middle"])
+def test_a_patch_is_found_at_any_size_of_picture(size, place):
+    side = max(8, size // 14)
+    top = size - side if place == "bottom-right" else (size - side) // 2
+    images = np.random.default_rng(0).integers(0, 256, (4, size, size, 3), dtype=np.uint8)
+    images[1:3, top : top + side, top : top + side] = images[0, :side, :side]
+    regions = SharedRegions()
+    assert regions.shared(regions.add(images)).tolist() == [0, 1, 1, 0]
 
 
 def test_clip_losses_as_by_hand(tiny_clip):

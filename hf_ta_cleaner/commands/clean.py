@@ -9,9 +9,8 @@
 so on, as long as recall (or accuracy) on the held-out pairs stays within --utility_budget of the suspect's.
 
 Without --dataset a CLIP is cleaned with the first 100,000 pairs of pixparse/cc3m-wds, streamed once into the local
-cache; a sample of the pairs is checked for poison. The output is a normal checkpoint with a card; with --eval_dataset
-it comes with report.json, report.md, report.html and report.png, and one sentence says what to do with it.
---push_to_hub publishes all of it in one commit. --dry_run only says what the cleaning would cost.
+cache; a sample is checked for poison. The output is a normal checkpoint with a card; with --eval_dataset it comes with
+report.json, .md, .html and .png, and a sentence that says what to do. --push_to_hub publishes all in one commit.
 """
 
 from __future__ import annotations
@@ -80,9 +79,7 @@ class CleanOptions:
     validation_samples: int = field(
         default=1000, metadata={"help": "held-out pairs for measuring clean utility; 0 for none"}
     )
-    dry_run: bool = field(
-        default=False, metadata={"help": "say what it would cost, from a few timed steps, and stop; writes nothing"}
-    )
+    dry_run: bool = field(default=False, metadata={"help": "say what it would cost, by a few timed steps"})
     check_data: bool = field(
         default=True, metadata={"help": "look for poison in a sample of the cleaning pairs, and warn"}
     )
