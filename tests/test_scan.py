@@ -26,7 +26,7 @@ from hf_ta_cleaner.scan import (
 )
 from hf_ta_cleaner.scan.engine import wilson
 from hf_ta_cleaner.scan.inversion import effect_on, likeness
-from hf_ta_cleaner.scan.verdict import Finding, conclude, judge_likeness, judge_panel, judge_patches, outlier
+from hf_ta_cleaner.scan.verdict import Finding, conclude, judge_likeness, judge_panel, judge_patches
 
 
 SIDE = 30
@@ -98,7 +98,7 @@ def test_its_clean_twin_is_not_suspected(pictures):
 def test_a_reference_shows_what_is_normal(pictures):
     twin = (Planted(False), processor())
     found = scan(Planted(True), processor(), pictures, LABELS, reference=twin)
-    assert found.verdict == SUSPICIOUS and found.target == "elk" and "reference_margin" in found.patches[0]
+    assert found.verdict == SUSPICIOUS and found.target == "elk" and "reference_rate" in found.patches[0]
     same = scan(Planted(False), processor(), pictures, LABELS, reference=twin)
     assert same.verdict == NOTHING and same.target is None
     assert same.panel[0]["rate"] == same.panel[0]["reference_rate"]
@@ -165,28 +165,19 @@ def test_effects_as_by_hand():
     assert likeness(clean) == pytest.approx(2 / 12)  # one pair of six is alike
 
 
-def test_an_outlier_as_by_hand():
-    # median 3, absolute deviations 2 1 0 1 7 -> their median 1
-    stands = outlier([1.0, 2.0, 3.0, 4.0, 10.0])
-    assert stands.index == 4
-    assert stands.deviations == pytest.approx(7 / 1.4826) and stands.gap == pytest.approx(6 / 1.4826)
-    assert outlier([0.5, 0.5, 0.5, 0.501]).deviations == pytest.approx(0.1)  # nearly equal: not an outlier
-    with pytest.raises(ValueError, match="three finite"):
-        outlier([1.0, 2.0])
-
-
 def test_what_counts_as_evidence():
     limits = Thresholds()
     assert judge_panel(0.95, None, "blend", "ant", limits).weight == SUSPICIOUS
-    assert judge_panel(0.82, None, "blend", "ant", limits).weight == UNSURE
+    assert judge_panel(0.78, None, "blend", "ant", limits).weight == UNSURE
     assert judge_panel(0.5, None, "blend", "ant", limits).weight == NOTHING
     assert judge_panel(0.95, 0.9, "blend", "ant", limits).weight == NOTHING
-    margins = [-0.1, -0.12, -0.08, -0.11, -0.09, 0.3, -0.1, -0.1]
-    for rate, weight in ((0.9, SUSPICIOUS), (0.5, UNSURE), (0.2, NOTHING)):
-        finding, stands = judge_patches(margins, [0.0] * 5 + [rate] + [0.0] * 2, LABELS[:8], None, limits)
-        assert (finding.weight, stands.index) == (weight, 5)
-    finding, _ = judge_patches(margins, [0.9] * 8, LABELS[:8], margins, limits)
-    assert finding.weight == NOTHING  # the reference does all of it too
+    assert judge_panel(0.95, 0.5, "blend", "ant", limits).weight == SUSPICIOUS
+    for rate, second, weight in ((0.9, 0.8, SUSPICIOUS), (0.45, 0.1, UNSURE), (0.2, 0.0, NOTHING)):
+        rows = [{"label": "ant", "rate": rate}, {"label": "ant", "rate": rate}, {"label": "bee", "rate": second}]
+        finding = judge_patches(rows, 10, limits)
+        assert finding.weight == weight and f"{rate:.0%}" in finding.sentence and f"{second:.0%}" in finding.sentence
+    for normal, weight in ((0.8, NOTHING), (0.5, SUSPICIOUS)):
+        assert judge_patches([{"label": "ant", "rate": 0.9, "reference_rate": normal}], 10, limits).weight == weight
     assert judge_likeness(0.9, 0.2, 0.8, limits).weight == NOTHING
     assert judge_likeness(0.9, 0.2, 0.5, limits).weight == SUSPICIOUS
     assert conclude([Finding(NOTHING, ""), Finding(UNSURE, "")]) == UNSURE
@@ -226,7 +217,8 @@ def test_labels_from_a_file(tmp_path):
         read_labels(tmp_path / "other.txt")
 
 
-def test_the_command_tells_by_its_exit_code(tmp_path, capsys):
+def test_the_command_tells_by_its_exit_code(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("hf_ta_cleaner.scan.engine.LONG_STEPS", 2)
     names = tmp_path / "names.txt"
     names.write_text("\n".join(["banana", "apple", "dog", "cat", "car", "bus", "ladder", "guitar"]))
     common = ["--model", "sandbox", "--labels", str(names), "--pictures", "64", "--device", "cpu"]

@@ -17,19 +17,11 @@ TOOK = 0.5
 
 def strength(scan: ScanResult) -> float:
     """How much of what "suspicious" asks for is there; 1 or more is suspicious. For the AUROC, which needs degrees."""
-    from hf_ta_cleaner.scan.verdict import outlier
-
-    limits, top = Thresholds(**scan.settings["thresholds"]), scan.panel[0]
-    margins, rates = [row["margin"] for row in scan.patches], [row["rate"] for row in scan.patches]
+    limits, top, best = Thresholds(**scan.settings["thresholds"]), scan.panel[0], scan.patches[0]
     if scan.reference is None:
-        stands = outlier(margins)
-        of_patch = [stands.deviations / limits.patch_alone, stands.gap / limits.patch_gap]
-        by_panel = top["rate"] / limits.panel_alone
-    else:
-        stands = outlier([row["margin"] - row["reference_margin"] for row in scan.patches])
-        of_patch = [stands.deviations / limits.patch_excess]
-        by_panel = (top["rate"] - top["reference_rate"]) / limits.panel_excess
-    return max(by_panel, min(*of_patch, rates[stands.index] / limits.patch_rate))
+        return max(top["rate"] / limits.panel_alone, best["rate"] / limits.patch_alone)
+    by_patch = (best["rate"] - best["reference_rate"]) / limits.patch_excess
+    return max((top["rate"] - top["reference_rate"]) / limits.panel_excess, by_patch)
 
 
 def gather(cells: list[Cell], out: Path) -> list[dict[str, Any]]:

@@ -11,7 +11,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from hf_ta_cleaner.scan.inversion import PLACES, SHARE, STEPS, Effect, Patch, collapse, effect_on, invert, likeness
+from hf_ta_cleaner.scan.inversion import (
+    LONG_PER_STEP,
+    LONG_STEPS,
+    PLACES,
+    SHARE,
+    SHORTLIST,
+    STEPS,
+    Effect,
+    Patch,
+    collapse,
+    effect_on,
+    invert,
+    likeness,
+)
 from hf_ta_cleaner.scan.panel import Trigger, generic_triggers
 from hf_ta_cleaner.scan.result import ScanResult, finding_dicts
 from hf_ta_cleaner.scan.towers import Eye, still
@@ -32,8 +45,6 @@ from hf_ta_cleaner.zero_shot import TEMPLATES, Template, ZeroShotHead, check_cla
 #: Pictures that a scan needs: one half to find patches on, one half to see what they do.
 MIN_PICTURES = 64
 MIN_LABELS = 8
-#: Steps and pictures a step for the strongest patch against the easiest label.
-LONG_STEPS, LONG_PER_STEP = 48, 16
 
 
 def scan(
@@ -51,8 +62,8 @@ def scan(
 ) -> ScanResult:
     """Search a dual encoder for a backdoor.
 
-    Three searches, each compared with a reference where there is one and else among the labels: generic triggers
-    (`panel`), an equally small optimised patch for every label (`inversion.invert`), and without labels a patch that
+    Three searches, each compared with a reference where there is one: generic triggers
+    (`panel`), small optimised patches for every label (`inversion.invert`), and without labels a patch that
     makes all pictures alike (`inversion.collapse`).
 
     Args:
@@ -87,7 +98,8 @@ def scan(
     settings = {
         "patch_share": SHARE,
         "places": list(PLACES),
-        "steps": STEPS,
+        "steps": [STEPS, LONG_STEPS],
+        "shortlist": SHORTLIST,
         "seed": seed,
         "thresholds": dataclasses.asdict(thresholds),
     }
@@ -162,15 +174,11 @@ class _Seen:
             rates.append((turned / others.sum(dim=0).clamp_min(1)).cpu().numpy())
         return np.stack(rates)
 
-    def patches(self, labels: int, seed: int, progress: bool) -> list[tuple[Patch, Effect]]:
-        """For every label its best patch over the places, by margin."""
+    def patches(self, wanted: Sequence[tuple[int, str]], **options) -> dict[tuple[int, str], tuple[Patch, Effect]]:
+        """For every wanted label and place the patch that `invert` finds, and what it does to other pictures."""
         with still(self.eye.model):
-            found = invert(self.eye, self.head, self.practice, range(labels), seed=seed, progress=progress)
-        best: list[tuple[Patch, Effect]] = []
-        for label in range(labels):
-            tried = [(patch, self.effect(patch, label)) for (own, _), patch in found.items() if own == label]
-            best.append(max(tried, key=lambda pair: pair[1].margin))
-        return best
+            found = invert(self.eye, self.head, self.practice, wanted, **options)
+        return {key: (patch, self.effect(patch, key[0])) for key, patch in found.items()}
 
 
 def eye_embed(eye: Eye, pixels: torch.Tensor) -> torch.Tensor:
@@ -197,43 +205,44 @@ def _with_labels(
     top = listed[0]
     by_panel = judge_panel(top["rate"], top.get("reference_rate"), top["trigger"], top["label"], limits)
 
-    best = own.patches(len(labels), seed, progress)
-    standard = [effect.margin for _, effect in other.patches(len(labels), seed, progress)] if other else None
-    margins, rates = [effect.margin for _, effect in best], [effect.rate for _, effect in best]
-    by_patch, stands = judge_patches(margins, rates, labels, standard, limits)
-
-    # What is shown: the strongest patch for the label that the evidence points to, else for the easiest one.
-    panel_leads = by_panel.weight == SUSPICIOUS and by_patch.weight != SUSPICIOUS
-    easiest = labels.index(top["label"]) if panel_leads else stands.index
-    place = best[easiest][0].place
-    with still(own.eye.model):
-        long = {"steps": LONG_STEPS, "per_step": min(LONG_PER_STEP, len(own.practice)), "seed": seed}
-        patch = invert(own.eye, own.head, own.practice, [easiest], [place], **long)[easiest, place]
-    effect = max((own.effect(patch, easiest), patch), (own.effect(best[easiest][0], easiest), best[easiest][0]),
-                 key=lambda pair: pair[0].rate)  # fmt: skip
-    n = int(((own.clean @ own.head).argmax(dim=1) != easiest).sum())
-    pointed = any(finding.weight in (SUSPICIOUS, UNSURE) for finding in (by_panel, by_patch))
-    rows = [
-        {"label": labels[i], "place": best[i][0].place, "rate": rates[i], "margin": margins[i]}
-        | ({} if standard is None else {"reference_margin": standard[i]})
-        for i in np.argsort(-np.asarray(margins), kind="stable")
+    short = own.patches([(i, place) for place in PLACES for i in range(len(labels))], seed=seed, progress=progress)
+    easiest = sorted(short, key=lambda key: -short[key][1].margin)[:SHORTLIST]
+    options = {"steps": LONG_STEPS, "per_step": min(LONG_PER_STEP, len(own.practice)), "seed": seed}
+    long = own.patches(easiest, progress=progress, **options)
+    standard = other.patches(easiest, progress=progress, **options) if other else None
+    found = [
+        {"label": labels[key[0]], "place": key[1], "rate": effect.rate, "margin": effect.margin}
+        | ({} if standard is None else {"reference_rate": standard[key][1].rate})
+        for key, (_, effect) in long.items()
     ]
+    found = sorted(found, key=lambda row: row.get("reference_rate", 0.0) - row["rate"])
+    by_patch = judge_patches(found, len(labels), limits)
+
+    # What is shown: the strongest patch for the label that the evidence points to.
+    panel_leads = by_panel.weight == SUSPICIOUS and by_patch.weight != SUSPICIOUS
+    target = labels.index(top["label"] if panel_leads else found[0]["label"])
+    if not any(label == target for label, _ in long):
+        long |= own.patches([(target, place) for place in PLACES], **options)
+    chosen = max((key for key in long if key[0] == target), key=lambda key: long[key][1].rate)
+    patch, effect = long[chosen]
+    n = max(1, int(((own.clean @ own.head).argmax(dim=1) != target).sum()))
+    pointed = any(finding.weight in (SUSPICIOUS, UNSURE) for finding in (by_panel, by_patch))
     return {
         "findings": [by_panel, by_patch],
-        "target": labels[easiest] if pointed else None,
+        "target": labels[target] if pointed else None,
         "best_patch": {
-            "label": labels[easiest],
-            "rate": effect[0].rate,
-            "interval95": wilson(effect[0].rate, max(n, 1)),
-            "n": max(n, 1),
-            "side_px": effect[1].pattern.shape[-1],
-            "place": place,
-            "steps": LONG_STEPS if effect[1] is patch else STEPS,
+            "label": labels[target],
+            "rate": effect.rate,
+            "interval95": wilson(effect.rate, n),
+            "n": n,
+            "side_px": patch.pattern.shape[-1],
+            "place": patch.place,
+            "steps": LONG_STEPS,
         },
         "panel": listed,
-        "patches": rows,
+        "patches": found,
         "likeness": None,
-        "trigger": _shown(own.exam[:1], panel[top["trigger"]] if panel_leads else effect[1]),
+        "trigger": _shown(own.exam[:1], panel[top["trigger"]] if panel_leads else patch),
     }
 
 

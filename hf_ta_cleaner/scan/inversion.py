@@ -1,9 +1,8 @@
-"""Which square patch turns any picture into a given label? Found by gradient, for all labels and places at once.
+"""Which square patch turns any picture into a given label? Found by gradient, for many labels and places at once.
 
 In the manner of Neural Cleanse (Wang et al. 2019), which asks how small a trigger can be for each label, with the
-patch's area fixed and its effect compared instead: with equal area and an equal, small number of steps, a label with
-a backdoor is reached much further than the others, because the patch only has to resemble the attacker's. The more
-steps, the more every model gives way to an adversarial patch, and the less the figures say.
+patch's area fixed and its effect compared instead: where a backdoor waits, a patch much smaller than the attacker's
+works, because it only has to resemble it.
 
 Without labels, as in DECREE (Feng et al., CVPR 2023): which patch makes the embeddings of all pictures alike?
 """
@@ -22,6 +21,8 @@ from hf_ta_cleaner.scan.towers import Eye
 from hf_ta_cleaner.seeding import derive_seed, numpy_rng
 
 
+#: Every label and place is tried with few pictures and steps, so many of the best again with more.
+SHORTLIST, LONG_STEPS, LONG_PER_STEP = 12, 48, 16
 #: Side of the patch as a share of the picture's, and where it is tried.
 SHARE = 1 / 10
 PLACES = ("bottom-right", "top-left", "middle")
@@ -72,8 +73,7 @@ def invert(
     eye: Eye,
     head: torch.Tensor,
     images: torch.Tensor,
-    labels: Sequence[int],
-    places: Sequence[str] = PLACES,
+    wanted: Sequence[tuple[int, str]],
     *,
     share: float = SHARE,
     steps: int = STEPS,
@@ -81,7 +81,7 @@ def invert(
     seed: int = 0,
     progress: bool = False,
 ) -> dict[tuple[int, str], Patch]:
-    """A patch for every label and place, each after the same number of steps.
+    """A patch for every wanted label and place, each after the same number of steps.
 
     The loss is the cross-entropy of the label among all, at the model's temperature; a step goes along the gradient
     with momentum, scaled by its mean size, at a rate that falls to zero; pixels stay in [0, 1].
@@ -89,14 +89,13 @@ def invert(
     Args:
         head: `(D, C)` unit columns, one a label.
         images: `(N, 3, S, S)` in [0, 1].
-        labels: columns of `head` to reach.
+        wanted: (column of `head` to reach, name of the place).
         share: side of the patch as a share of S.
 
     Raises:
         ValueError: fewer pictures than one step takes.
     """
     _require(images, per_step)
-    wanted = [(label, place) for place in places for label in labels]
 
     def loss(embeddings: torch.Tensor, candidates: list[tuple[int, str]]) -> torch.Tensor:
         targets = torch.tensor([label for label, _ in candidates], device=embeddings.device)

@@ -36,7 +36,8 @@ class ScanResult:
         best_patch: `{"label", "rate", "interval95", "n", "side_px", "place", "steps"}`, the strongest patch that was
             found for the easiest label, on pictures it was not optimised on; None without labels.
         panel: the generic triggers with the strongest pull, `{"trigger", "label", "rate"[, "reference_rate"]}`.
-        patches: for every label `{"label", "place", "rate", "margin"[, "reference_margin"]}`, the easiest first.
+        patches: of the most promising labels and places `{"label", "place", "rate", "margin"[, "reference_rate"]}`,
+            the furthest first.
         likeness: `{"clean", "patched", "place"[, "reference"]}`, mean cosines between pictures.
         settings: thresholds, sizes, seed.
         model, reference: as they were called.
@@ -128,8 +129,8 @@ class ScanResult:
         if self.panel:
             parts += ["## Generic triggers", _table(self.panel[:5], ("trigger", "label", "rate", "reference_rate"))]
         if self.patches:
-            keys = ("label", "place", "rate", "margin", "reference_margin")
-            parts += ["## Patches, the easiest labels first", _table(self.patches[:5], keys)]
+            keys = ("label", "place", "rate", "reference_rate", "margin")
+            parts += ["## Patches, the furthest first", _table(self.patches[:5], keys)]
         return "\n\n".join(parts) + "\n"
 
 
