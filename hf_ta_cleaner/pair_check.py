@@ -11,6 +11,7 @@ import hashlib
 import itertools
 import json
 import logging
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -37,13 +38,20 @@ logger = logging.getLogger(__name__)
 BATCH = 1024
 MIN_PAIRS = 64
 #: Scores in the order of the report; higher is more suspect. `suspicion` ranks.
-SCORES = ("suspicion", "disagreement", "dao", "slof", "k_dist", "repeated_caption", "shared_region")
-_COMBINED = ("disagreement", "dao", "repeated_caption", "shared_region")
-#: A kind of trouble is told of when so many pairs show it.
-TELLING_PAIRS = 5
-#: Robust standard deviations beyond the median from which a caption disagrees. Set so that pairs that are normally
-#: distributed would give about one in a thousand million; clean pairs have longer tails, see docs/scan.md.
-TELLING_DEVIATIONS = 6.0
+SCORES = (
+    "suspicion",
+    "disagreement",
+    "dao",
+    "slof",
+    "k_dist",
+    "crowding",
+    "repeated_caption",
+    "shared_region",
+)
+#: A kind of trouble is told of when so many pairs show it, and for captions this share of them.
+TELLING_PAIRS, TELLING_SHARE = 5, 0.01
+#: A caption is at odds with its picture when the pair's loss is so many nats above that of a guess.
+AT_ODDS = 2.0
 #: Of the most suspect pairs, so many keep a small picture for the sheet.
 SHOWN, THUMB = 96, 96
 
@@ -56,15 +64,19 @@ class PairScores:
         rows: `(N,)` int64, row of each pair in the data; unreadable ones are not among them.
         unreadable: rows whose picture could not be read or whose caption is empty.
         values: score -> `(N,)` float64. `disagreement` is the pair's own CLIP loss in its batch (nats, mean of both
-            directions); `dao`, `slof`, `k_dist` are those of `neighbour_scores` on pictures; `repeated_caption` and
+            directions); `dao`, `slof`, `k_dist` are those of `neighbour_scores` on pictures, and `crowding` is
+            minus `k_dist`: many triggered pictures in a batch are each other's neighbours; `repeated_caption` and
             `shared_region` count the other pairs with the same caption, and with a region in common; `suspicion` sums
-            -ln(share of pairs with at least this score) over the four that are independent of each other.
+            -ln(share of pairs with at least this score) over disagreement, the higher of dao and crowding,
+            repeated captions and shared regions.
+        batch: how many pairs were compared with each other.
         shown: row -> picture (uint8) and caption of the most suspect pairs.
     """
 
     rows: np.ndarray
     values: dict[str, np.ndarray]
     unreadable: list[int] = field(default_factory=list)
+    batch: int = BATCH
     shown: dict[int, tuple[np.ndarray, str]] = field(default_factory=dict, repr=False)
 
     def ranking(self, score: str = "suspicion") -> np.ndarray:
@@ -91,12 +103,9 @@ class PairScores:
                 f"{shared:,} of {n:,} pictures share a small square with at least {TELLING_PAIRS - 1} others, "
                 "pixel for pixel and at the same place: a pasted patch, a watermark or a frame"
             )
-        values = self.values["disagreement"]
-        median = np.median(values)
-        spread = 1.4826 * np.median(np.abs(values - median))
-        apart = int((values > median + TELLING_DEVIATIONS * max(spread, 1e-9)).sum())
-        if apart >= max(TELLING_PAIRS, 0.005 * n):
-            found.append(f"{apart:,} of {n:,} captions ({apart / n:.1%}) have little to do with their picture")
+        odd = int((self.values["disagreement"] > math.log(min(n, self.batch)) + AT_ODDS).sum())
+        if odd >= max(TELLING_PAIRS, TELLING_SHARE * n):
+            found.append(f"{odd:,} of {n:,} captions ({odd / n:.1%}) fit other pictures far better than their own")
         return found
 
 
@@ -154,12 +163,14 @@ def score_pairs(
     values = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     values["repeated_caption"] = np.array([counts[caption] - 1.0 for caption in captions])
     values["shared_region"] = np.concatenate([regions.shared(part) for part in repeated]).astype(float)
-    values["suspicion"] = sum(_surprise(values[name]) for name in _COMBINED)
+    values["crowding"] = -values["k_dist"]
+    values["suspicion"] = _suspicion(values)
     order = np.argsort(rows, kind="stable")
     return PairScores(
         np.asarray(rows, dtype=np.int64)[order],
         {name: values[name][order] for name in SCORES},
         sorted(unreadable),
+        batch_size,
         album.kept(),
     )
 
@@ -255,6 +266,12 @@ def clip_losses(model, images: torch.Tensor, texts: torch.Tensor) -> torch.Tenso
     logits = logits.masked_fill(same, float("-inf"))
     own = logits.diagonal()
     return (logits.logsumexp(dim=1) + logits.logsumexp(dim=0)) / 2 - own
+
+
+def _suspicion(values: dict[str, np.ndarray]) -> np.ndarray:
+    surprise = {name: _surprise(value) for name, value in values.items()}
+    place = np.maximum(surprise["dao"], surprise["crowding"])
+    return surprise["disagreement"] + place + surprise["repeated_caption"] + surprise["shared_region"]
 
 
 def _surprise(values: np.ndarray) -> np.ndarray:

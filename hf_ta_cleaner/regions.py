@@ -10,10 +10,8 @@ import numpy as np
 #: Side of a region in pixels: a 28th of the picture's, so that one lies whole in the smallest usual patch (16 pixels
 #: of 224), and at least so many that two pictures do not agree by chance.
 SHARE, MIN_SIDE = 28, 4
-#: A region whose grey levels have a smaller standard deviation than this is sky or paper, and is left out.
-MIN_DEVIATION = 12.0
-#: What is told of a region is its pixels down to this many grey levels, so that rounding does not hide it.
-COARSE = 8
+#: A region of fewer colors than this is sky, paper or a drawn edge, which pictures share by nature, and is left out.
+MIN_COLORS = 10
 #: Regions that are remembered; beyond it those seen once are forgotten.
 REMEMBERED = 4_000_000
 #: Pictures that are hashed at a time, which bounds the memory.
@@ -78,7 +76,7 @@ def region_hashes(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     side = min(size, max(MIN_SIDE, size // SHARE))
     starts = np.linspace(0, size - side, max(1, size // side)).round().astype(int)
     lines = (starts[:, None] + np.arange(side)).ravel()
-    # A random odd multiplier for each pixel: a universal hash of the coarse values, with the place mixed in.
+    # A random odd multiplier for each pixel: a universal hash of the values, with the place mixed in.
     r = np.random.default_rng(20250101)
     factors = r.integers(1, 2**63, side * side * 3, dtype=np.uint64) | np.uint64(1)
     offsets = r.integers(0, 2**63, len(starts) ** 2, dtype=np.uint64)
@@ -87,7 +85,9 @@ def region_hashes(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         part = images[start : start + AT_ONCE][:, lines][:, :, lines]
         cells = part.reshape(len(part), len(starts), side, len(starts), side, 3).swapaxes(2, 3)
         cells = cells.reshape(len(part), len(starts) ** 2, -1)
-        textured.append(cells.astype(np.float32).std(axis=-1) >= MIN_DEVIATION)
-        levels = (cells // (256 // COARSE)).astype(np.uint64)
-        hashes.append((levels * factors).sum(axis=-1, dtype=np.uint64) + offsets)
+        pixels = cells.reshape(*cells.shape[:2], -1, 3).astype(np.int32)
+        colors = np.sort(pixels[..., 0] << 16 | pixels[..., 1] << 8 | pixels[..., 2], axis=-1)
+        textured.append((np.diff(colors, axis=-1) != 0).sum(axis=-1) + 1 >= MIN_COLORS)
+        # Exact values: any coarser and the same bricks in two drawings pass for one patch.
+        hashes.append((cells.astype(np.uint64) * factors).sum(axis=-1, dtype=np.uint64) + offsets)
     return np.concatenate(hashes), np.concatenate(textured)

@@ -150,6 +150,8 @@ def test_what_stands_out_is_told():
     values["shared_region"] = np.zeros(1000)
     scores = PairScores(np.arange(1000), values)
     assert scores.findings() == []
+    values["disagreement"][:9] = 50
+    assert scores.findings() == []  # fewer than one in a hundred captions: any data have such
     values["disagreement"][:10] = 50
     values["shared_region"][:6] = 5
     first, second = scores.findings()
