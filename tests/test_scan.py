@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from types import SimpleNamespace
 
 import numpy as np
@@ -32,6 +33,15 @@ from hf_ta_cleaner.scan.verdict import Finding, conclude, judge_likeness, judge_
 SIDE = 30
 LABELS = ("ant", "bee", "cat", "dog", "elk", "fox", "gnu", "hen", "ibis", "jay")
 TARGET = 4
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was():
+    """A command sets up the logging of its process; the next test shall not notice."""
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = before
 
 
 class Planted(torch.nn.Module):
