@@ -180,7 +180,7 @@ class TACleanerConfig(TrainingArguments):
         default=None, metadata={"help": "true or false: make a new repository private (default: your account's)"}
     )
     hub_strategy: str = field(
-        default="end", metadata={"help": "end, or every_save: also each saved checkpoint, in a commit of its own"}
+        default="end", metadata={"help": "end, or every_save: also each saved checkpoint, a commit each"}
     )
     ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "all weights are used"})
     ddp_broadcast_buffers: bool | None = field(default=False, metadata={"help": "the buffers are constants"})

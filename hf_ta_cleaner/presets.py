@@ -95,7 +95,12 @@ SANDBOX: dict[str, Preset] = {
         pairs=60_000,
         note="three times as strong and half as many steps again: a residual of 9.6 grey levels is not learnt in time",
     ),
-    "trojvqa": Preset(attack="trojvqa", craft=("--attack", "trojvqa", "--size_px", "14", "--steps", "30")),
+    "trojvqa": Preset(
+        attack="trojvqa",
+        pairs=60_000,
+        craft=("--attack", "trojvqa", "--size_px", "14", "--steps", "30"),
+        note="half as many steps again: a patch weak enough to spare the never-poisoned model is learnt late",
+    ),
     "badclip": Preset(attack="badclip", craft=("--attack", "badclip", "--size_px", "14", "--steps", "100")),
     "wanet": Preset(attack="wanet:s=4", note="a field eight times as strong: at s = 0.5 pixels move by a quarter"),
     "label-consistent": Preset(

@@ -23,12 +23,13 @@ import torch
 from tqdm.auto import tqdm
 
 from hf_ta_cleaner.cli import begin_step, fail, fast_precision
+from hf_ta_cleaner.scan import EXIT_CODES
 
 
 SCRIPTS = Path(os.path.relpath(Path(__file__).parent))
 CONFIGS = SCRIPTS / "configs"
 #: What a command writes last; the others write report.json.
-DONE = {"poison.py": "poison.json"}
+DONE = {"poison.py": "poison.json", "scan.py": "scan.json"}
 #: A model this small uses two cores better as two processes of one thread than as one of two.
 PROCESSES = 1 if torch.accelerator.is_available() else min(2, os.cpu_count() or 1)
 LAUNCH = ["--config_file", str(CONFIGS / "accelerate" / "cpu.yaml"), "--num_processes", str(PROCESSES)]
@@ -84,6 +85,14 @@ def story(out: Path, attack: str) -> list[tuple]:
             ["clean.py", "--model", backdoored, "--method", "ta-cleaner", *pairs, *proof,
              "--ca_baseline", never_poisoned, "--output_dir", str(out / "cleaned")],
         ),
+        (
+            "Scan both models, as if nothing were known of a trigger",
+            *(
+                ["scan.py", "--model", str(out / name), "--dataset", "sandbox", "--reference", "sandbox",
+                 "--output_dir", str(out / f"scan-{name}")]
+                for name in ("backdoored", "cleaned")
+            ),
+        ),
     ]  # fmt: skip
 
 
@@ -96,7 +105,7 @@ def begin(command: list[str]) -> bool:
 def run(command: list[str]) -> None:
     """Shows the command and runs it, what is trained in as many processes as pay."""
     called = [str(SCRIPTS / command[0]), *command[1:]]
-    if command[0] == "poison.py":
+    if command[0] in ("poison.py", "scan.py"):
         launcher, shown = [sys.executable], "python"
     else:
         # The configured batch of 64 pairs, shared among the processes.
@@ -104,38 +113,47 @@ def run(command: list[str]) -> None:
         launcher = [sys.executable, "-m", "accelerate.commands.launch", *LAUNCH]
         shown = shlex.join(["accelerate", "launch", *LAUNCH])
     print(f"      {shown} {shlex.join(called)}", flush=True)
-    subprocess.run([*launcher, *called], check=True, env=environment(PROCESSES))
+    ended = subprocess.run([*launcher, *called], env=environment(PROCESSES))
+    if ended.returncode not in accepted(command):
+        raise subprocess.CalledProcessError(ended.returncode, called)
 
 
 def run_side_by_side(commands: list[list[str]]) -> None:
-    """Runs trainings that do not need each other at once, a core each, under one bar; what they say goes to a log."""
-    children = {}
+    """Runs commands that do not need each other at once, a core each, under one bar; what they say goes to a log."""
+    children, fine = {}, {}
     for command in commands:
-        called = [str(SCRIPTS / command[0]), *command[1:-2], *fast_precision(), *command[-2:]]
+        precision = [] if command[0] == "scan.py" else fast_precision()
+        called = [str(SCRIPTS / command[0]), *command[1:-2], *precision, *command[-2:]]
         log = Path(command[-1] + ".log")
         print(f"      python {shlex.join(called)} > {log}", flush=True)
         with open(log, "w") as output:
             children[log] = subprocess.Popen(
                 [sys.executable, *called], stdout=output, stderr=subprocess.STDOUT, env=environment(len(commands))
             )
+        fine[log] = (None, *accepted(command))
     failed = None
     with tqdm(bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} steps [{elapsed}]", total=0) as bar:
         while any(child.poll() is None for child in children.values()):
             counts = [training_steps(log) for log in children]
             bar.n, bar.total = (sum(column) for column in zip(*counts, strict=True))
             bar.refresh()
-            failed = failed or next((log for log, child in children.items() if child.poll()), None)
+            failed = failed or next((log for log, child in children.items() if child.poll() not in fine[log]), None)
             if failed:  # the others are of no use without it
                 for child in children.values():
                     child.terminate()
             time.sleep(1)
-    failed = failed or next((log for log, child in children.items() if child.returncode), None)
+    failed = failed or next((log for log, child in children.items() if child.returncode not in fine[log]), None)
     if failed:
         fail(f"it failed; its output is in {failed}:\n{failed.read_text(errors='replace')[-2000:]}")
 
 
+def accepted(command: list[str]) -> tuple[int, ...]:
+    """The exit codes that are no failure: a scan tells its verdict by them."""
+    return tuple(EXIT_CODES.values()) if command[0] == "scan.py" else (0,)
+
+
 def training_steps(log: Path) -> tuple[int, int]:
-    """How many steps of how many a training has done, by the longest bar of steps in its log."""
+    """How many steps of how many a command has done, by the longest bar of steps in its log."""
     counts = re.findall(r"(\d+)/(\d+) \[[^]]*(?:it/s|s/it)", log.read_text(errors="replace"))
     return max(((int(done), int(total)) for done, total in counts), key=lambda c: c[::-1], default=(0, 0))
 
@@ -147,8 +165,9 @@ def environment(shares: int) -> dict[str, str]:
 
 
 def finish(out: Path, seconds: float) -> None:
-    """Copies the report of the cleaning, draws one picture's fate, prints the table with plain fine-tuning in it."""
+    """Copies the report of the cleaning, draws one picture's fate, prints the table and what the scans say."""
     from hf_ta_cleaner.report import Report, percent
+    from hf_ta_cleaner.scan import ScanResult, compared
 
     for name in ("report.json", "report.md", "report.html", "report.png"):
         shutil.copy2(out / "cleaned" / name, out / name)
@@ -176,6 +195,8 @@ def finish(out: Path, seconds: float) -> None:
         f"against the better of the suspect and a never-poisoned model after ft"
     )
     print(f"\n  {cleaned.verdicts()[attack]}")
+    scans = [ScanResult.load(out / f"scan-{name}") for name in ("backdoored", "cleaned")]
+    print(f"  Without knowing the trigger: {compared(*scans)}")
     print(f"  {out}/report.html (for a browser), report.json, report.md, report.png, overview.png")
     print(f"  took {seconds / 60:.1f} minutes")
 

@@ -27,7 +27,7 @@ from hf_ta_cleaner.report import Report
 
 
 SCRIPTS = Path(hf_ta_cleaner.__file__).parents[1] / "scripts"
-PARSED = ("audit", "backdoor", "clean", "craft", "poison", "push")
+PARSED = ("audit", "backdoor", "check_data", "clean", "craft", "poison", "push", "scan")
 
 
 @cache
@@ -393,7 +393,7 @@ def test_cleaning_a_stream(world, capsys):
     assert "streamed" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("flags", [["--max_steps", -1], ["--max_samples", 20]])
+@pytest.mark.parametrize("flags", [["--max_steps", -1], ["--max_samples", 20], ["--dry_run"]])
 def test_a_stream_has_no_end_of_its_own(world, capsys, flags):
     with pytest.raises(SystemExit) as stop:
         script("clean").main(cleaning(world, "--streaming", *flags))
@@ -496,6 +496,13 @@ def test_cleaning_without_any_measurement_says_so(world, capsys):
     script("clean").main(cleaning(world, "--method", "ft", "--validation_samples", 0))
     assert "Nothing was measured" in capsys.readouterr().out
     assert (world.out / "model.safetensors").exists() and not (world.out / "report.json").exists()
+
+
+def test_a_dry_run_tells_the_cost_and_writes_nothing(world, capsys):
+    script("clean").main(cleaning(world, "--method", "ft", "--validation_samples", 0, "--dry_run"))
+    said = capsys.readouterr().out
+    assert "steps: 2 at" in said and "seen" in said and "memory:" in said and "expected time" in said
+    assert not world.out.exists()
 
 
 def test_everything_is_reported_and_tracked(world, tmp_path, capsys):

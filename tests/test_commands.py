@@ -21,10 +21,10 @@ ROOT = Path(__file__).parents[1]
 def test_every_command_is_listed_with_what_it_does(capsys):
     main(["--help"])
     said = capsys.readouterr().out
-    assert list(commands())[:5] == ["poison", "craft", "backdoor", "clean", "audit"]
+    assert list(commands())[:7] == ["poison", "craft", "backdoor", "scan", "check_data", "clean", "audit"]
     for name, text in commands().items():
         assert text.endswith((".", ":")) or len(text) > 20
-        assert f"  {name}" in said and text in said
+        assert f"  {name.replace('_', '-')}" in said and text in said
     main([])
     assert capsys.readouterr().out == said
 
@@ -44,7 +44,11 @@ def test_a_command_gets_its_options_and_its_name(capsys, monkeypatch):
 
 
 def test_other_commands_are_refused(capsys):
-    for given, hint in (("claen", "did you mean clean?"), ("xyz", "wanted one of: poison, craft")):
+    for given, hint in (
+        ("claen", "did you mean clean?"),
+        ("check-dat", "did you mean check-data?"),
+        ("xyz", "wanted one of: poison, craft"),
+    ):
         with pytest.raises(SystemExit) as stop:
             main([given])
         assert stop.value.code == 2 and hint in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import subprocess
 import time
 from pathlib import Path
 
@@ -30,7 +31,8 @@ def test_every_command_is_accepted_and_its_input_was_made_before(demo, tmp_path)
             assert any(str(getattr(part, "output_dir", "")) == command[-1] for part in parsed)
             assert all(word in made for word in command[1:-1] if word.startswith(str(tmp_path)))
         made += [command[-1] for command in commands]
-    assert [Path(folder).name for folder in made] == ["poisoned", "backdoored", "ft", "never-poisoned-ft", "cleaned"]
+    models = ["poisoned", "backdoored", "ft", "never-poisoned-ft", "cleaned"]
+    assert [Path(folder).name for folder in made] == [*models, "scan-backdoored", "scan-cleaned"]
 
 
 def test_a_step_is_known_by_what_its_configuration_says(demo, tmp_path):
@@ -70,3 +72,18 @@ def test_side_by_side(demo, tmp_path, monkeypatch, capsys):
         demo.run_side_by_side([[f"{name}.py", "--output_dir", str(tmp_path / name)] for name in ("slow", "bad")])
     assert time.monotonic() - started < 30
     assert "no such dataset" in capsys.readouterr().err
+
+
+def test_a_verdict_is_no_failure(demo, tmp_path, monkeypatch):
+    """A scan tells its verdict by the exit code: 3 is suspicious. 2 is a wrong input, and stops the demo."""
+    for name, code in (("suspicious", 3), ("wrong", 2)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "scan.py").write_text(f"raise SystemExit({code})")
+    monkeypatch.setattr(demo, "SCRIPTS", tmp_path / "suspicious")
+    demo.run(["scan.py", "--output_dir", str(tmp_path / "out")])
+    demo.run_side_by_side([["scan.py", "--output_dir", str(tmp_path / name)] for name in "xy"])
+    monkeypatch.setattr(demo, "SCRIPTS", tmp_path / "wrong")
+    with pytest.raises(subprocess.CalledProcessError):
+        demo.run(["scan.py", "--output_dir", str(tmp_path / "out")])
+    with pytest.raises(SystemExit):
+        demo.run_side_by_side([["scan.py", "--output_dir", str(tmp_path / name)] for name in "xy"])

@@ -48,6 +48,8 @@ LAYERS: dict[str, set[str]] = {
     "checkpoints": {"families"},
     "open_clip": {"checkpoints"},
     "zero_shot": {"families"},
+    "outliers": set(),
+    "regions": set(),
     "retrieval": {"metrics"},
     "suspect": {"zero_shot"},
     "lora": {"families"},
@@ -62,6 +64,10 @@ LAYERS: dict[str, set[str]] = {
     "cached": {"embedding", "losses"},
     "utility": {"attacks", "data", "retrieval", "zero_shot"},
     "tracking": {"report"},
+    # Trouble whose trigger is not known: in a model, in pairs, on a picture.
+    "scan": {"attacks", "data", "families", "seeding", "zero_shot"},
+    "pair_check": {"attacks", "data", "naming", "outliers", "regions", "seeding", "zero_shot"},
+    "screening": {"seeding", "zero_shot"},
     # What is published, and said about it.
     "model_card": {"attacks", "losses", "naming", "poisoning", "report"},
     "hub_errors": set(),
@@ -104,11 +110,14 @@ LAYERS: dict[str, set[str]] = {
     "linear_probe": {"audit_inputs", "distributed", "metrics", "seeding", "zero_shot"},
     "examples": {"audit_inputs", "seeding", "zero_shot"},
     "proof": {"audit", "examples", "linear_probe", "retrieval_audit", "zero_shot"},
+    "estimate": {"config"},
+    "advice": {"report"},
     "cli": {"checkpoints", "classnames", "data", "poisoning", "proof", "zero_shot"},
+    "cleaning_data": {"cli", "config", "data", "streaming"},
 }
 
 #: On the defender's side a trigger is unknown: of `attacks`, these take only the geometry of a picture.
-DEFENDERS = ("collator", "utility", "audit_inputs")
+DEFENDERS = ("collator", "utility", "audit_inputs", "scan", "pair_check")
 
 #: Libraries that a module must not import, not even inside a function.
 FORBIDDEN: dict[str, set[str]] = {

@@ -11,7 +11,7 @@ from pathlib import Path
 from hf_ta_cleaner import __version__
 
 
-ORDER = ("poison", "craft", "backdoor", "clean", "audit", "push")
+ORDER = ("poison", "craft", "backdoor", "scan", "check_data", "clean", "audit", "push")
 
 
 def commands() -> dict[str, str]:
@@ -25,7 +25,7 @@ def commands() -> dict[str, str]:
 
 def usage() -> str:
     """The help of the program itself."""
-    lines = [f"  {name:<10}{text}" for name, text in commands().items()]
+    lines = [f"  {name.replace('_', '-'):<12}{text}" for name, text in commands().items()]
     return "\n".join(
         [
             "usage: ta-cleaner COMMAND [OPTIONS]",
@@ -49,11 +49,11 @@ def main(argv: list[str] | None = None) -> None:
     if argv[0] == "--version":
         print(__version__)
         return
-    name, *options = argv
+    name, options = argv[0].replace("-", "_"), argv[1:]
     if name not in (known := commands()):
         close = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"wanted one of: {', '.join(known)}"
-        print(f"error: ta-cleaner has no command {name!r}; {hint}", file=sys.stderr)
+        hint = f"did you mean {close[0].replace('_', '-')}?" if close else f"wanted one of: {', '.join(known)}"
+        print(f"error: ta-cleaner has no command {argv[0]!r}; {hint}", file=sys.stderr)
         raise SystemExit(2)
-    sys.argv[0] = f"ta-cleaner {name}"  # how argparse calls the program
+    sys.argv[0] = f"ta-cleaner {argv[0]}"  # how argparse calls the program
     importlib.import_module(f"hf_ta_cleaner.commands.{name}").main(options)

@@ -9,8 +9,8 @@
 so on, as long as recall (or accuracy) on the held-out pairs stays within --utility_budget of the suspect's.
 
 Without --dataset a CLIP is cleaned with the first 100,000 pairs of pixparse/cc3m-wds, streamed once into the local
-cache. The output is a normal checkpoint with a card; with --eval_dataset it comes with report.json, report.md,
-report.html and report.png. --push_to_hub publishes all of it in one commit.
+cache; a sample is checked for poison. The output is a normal checkpoint with a card; with --eval_dataset it comes with
+report.json, .md, .html and .png, and a sentence that says what to do. --push_to_hub publishes all in one commit.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class CleanOptions:
         default=False, metadata={"help": "read pairs as they are needed and keep none; wants --max_steps"}
     )
     strength: str = field(
-        default="1", metadata={"help": "multiplies learning rate and repel weight; auto: the most within the budget"}
+        default="1", metadata={"help": "multiplies rate and repel weight; auto: the most within the budget"}
     )
     utility_budget: float = field(
         default=1.0, metadata={"help": "points of held-out clean utility that --strength auto may spend"}
@@ -81,6 +81,10 @@ class CleanOptions:
     keep: str = field(default="last", metadata={"help": "last or best (by clean utility) checkpoint"})
     validation_samples: int = field(
         default=1000, metadata={"help": "held-out pairs for measuring clean utility; 0 for none"}
+    )
+    dry_run: bool = field(default=False, metadata={"help": "say what it would cost, by a few timed steps"})
+    check_data: bool = field(
+        default=True, metadata={"help": "look for poison in a sample of the cleaning pairs, and warn"}
     )
     ca_baseline: list[str] | None = field(
         default=None, metadata={"help": "models whose clean accuracy also counts as what could be lost"}
@@ -111,11 +115,15 @@ def clean(
     options: CleanOptions, pairs: PairOptions, proof: EvalOptions, args: TACleanerConfig, settings: dict[str, Any]
 ) -> None:
     """The whole road: check, load, audit, train, save, audit, report."""
+    from hf_ta_cleaner.advice import advice
     from hf_ta_cleaner.audit import clean_accuracy_loss
     from hf_ta_cleaner.checkpoints import load_model, save_model
+    from hf_ta_cleaner.cleaning_data import cleaning_pairs, cleaning_stream
+    from hf_ta_cleaner.estimate import steps_of
     from hf_ta_cleaner.hub import push_checkpoint, write_card
     from hf_ta_cleaner.lora import merge
     from hf_ta_cleaner.open_clip import load_open_clip
+    from hf_ta_cleaner.pair_check import warn_of_poison
     from hf_ta_cleaner.poisoning import RECORD
     from hf_ta_cleaner.report import Report, curves
     from hf_ta_cleaner.runs import RunLog, run_settings, save_config
@@ -124,6 +132,9 @@ def clean(
     from hf_ta_cleaner.trainer import TACleanerTrainer
     from hf_ta_cleaner.utility import clean_utility
 
+    if options.dry_run:
+        print(dry_run(options, pairs, args).text())
+        return
     checkpoint = prepare(options, args)
     log = RunLog(args.output_dir, settings, resume=options.resume, write=args.process_index == 0)
     automatic = options.strength == "auto"
@@ -142,10 +153,18 @@ def clean(
             device=args.device,
             progress=args.process_index == 0,
         )
-    train, held_out = load_cleaning_data(options, pairs, processor, args)
+    choose_dataset(options, pairs, processor)
+    held = options.validation_samples
+    if options.streaming:
+        train, held_out = cleaning_stream(pairs, args, held_out=held)
+    else:
+        train, held_out = cleaning_pairs(pairs, held_out=held, seed=args.seed)
     if automatic and held_out is None:
         raise ValueError("--strength auto measures on held-out pairs, and the data are too few for any; give more")
     settle_evaluation(options, strong, has_utility=held_out is not None)
+    if not options.streaming:
+        steps = steps_of(args, len(train))
+        logger.info("%d pairs, %d steps; --dry_run says what they cost in time and memory", len(train), steps)
 
     def make_trainer(strong: TACleanerConfig, model=model, callbacks=()) -> TACleanerTrainer:
         return TACleanerTrainer(
@@ -156,6 +175,9 @@ def clean(
     trainer = make_trainer(strong, copy.deepcopy(model)) if automatic else make_trainer(strong, callbacks=[log])
     model.to(args.device)
     main_process = trainer.is_world_process_zero()
+    sample = held_out if options.streaming else train
+    if main_process and options.check_data and sample is not None:
+        warn_of_poison(model, processor, sample, seed=args.seed)
     before = recall_before = around = None
     if audit:  # all processes share the pictures
         before = audit(model, processor)
@@ -232,6 +254,7 @@ def clean(
         report.save(output, overwrite=True, pictures=shown)
         print(report.summary())
         print(f"Cleaned checkpoint and report written to {output}")
+        print(advice(report, output))
     else:
         print(f"Cleaned checkpoint written to {output}. Nothing was measured; give --eval_dataset for a report")
     # What repeats the chosen run: its rates as they were, strength 1, and no search.
@@ -242,6 +265,51 @@ def clean(
     if args.push_to_hub:
         url = push_checkpoint(output, args.hub_model_id, private=args.hub_private_repo, token=args.hub_token)
         print(f"Pushed to {url}")
+
+
+def dry_run(options: CleanOptions, pairs: PairOptions, args: TACleanerConfig):
+    """What the cleaning would cost: an `estimate.Estimate` from a few steps on a copy of the model."""
+    from hf_ta_cleaner.checkpoints import load_model
+    from hf_ta_cleaner.cleaning_data import cleaning_pairs
+    from hf_ta_cleaner.estimate import estimate
+    from hf_ta_cleaner.open_clip import load_open_clip
+    from hf_ta_cleaner.strength import with_strength
+    from hf_ta_cleaner.trainer import TACleanerTrainer
+
+    check_options(options, args)
+    automatic = options.strength == "auto"
+    load = load_open_clip if options.from_open_clip else load_model
+    model, processor = load(options.model, allow_pickle=options.allow_pickle)
+    choose_dataset(options, pairs, processor)
+    train, _ = cleaning_pairs(pairs, held_out=options.validation_samples, seed=args.seed)
+    strong = args if automatic else with_strength(args, float(options.strength))
+    return estimate(
+        lambda short, few: TACleanerTrainer(model, short, few, processing_class=processor),
+        strong,
+        train,
+        runs=(2, 3) if automatic else (1, 1),  # what train_strongest usually takes
+    )
+
+
+def choose_dataset(options: CleanOptions, pairs: PairOptions, processor) -> None:
+    """Settles which pairs are taken where none were named, and how many of the default ones.
+
+    Raises:
+        ValueError: for the sandbox's pictures and another model than the sandbox's, unless that was asked for.
+    """
+    from hf_ta_cleaner import sandbox
+    from hf_ta_cleaner.data import DEFAULT_MAX_SAMPLES, DEFAULT_PAIRS
+
+    is_sandbox = sandbox.is_sandbox(processor)
+    if pairs.dataset is None:
+        pairs.dataset = "sandbox" if is_sandbox else DEFAULT_PAIRS
+    if pairs.dataset == DEFAULT_PAIRS and pairs.max_samples is None and not options.streaming:
+        pairs.max_samples = DEFAULT_MAX_SAMPLES
+    if pairs.dataset == "sandbox" and not (is_sandbox or options.allow_sandbox_data):
+        raise ValueError(
+            f"--dataset sandbox holds drawn pictures of the sandbox world, which would ruin {options.model}; name "
+            "real pairs with --dataset, or pass --allow_sandbox_data if that is what you want"
+        )
 
 
 def notes_on(options: CleanOptions, args: TACleanerConfig, cost: dict) -> list[str]:
@@ -261,87 +329,36 @@ def notes_on(options: CleanOptions, args: TACleanerConfig, cost: dict) -> list[s
     return notes
 
 
-def load_cleaning_data(options: CleanOptions, pairs: PairOptions, processor, args: TACleanerConfig):
-    """Cleaning pairs, and held-out pairs to measure clean utility on (None with `--validation_samples 0`)."""
-    from hf_ta_cleaner import sandbox
-    from hf_ta_cleaner.data import DEFAULT_MAX_SAMPLES, DEFAULT_PAIRS, clean_rows, load_pairs
-
-    is_sandbox = sandbox.is_sandbox(processor)
-    if pairs.dataset is None:
-        pairs.dataset = "sandbox" if is_sandbox else DEFAULT_PAIRS
-    if pairs.dataset == DEFAULT_PAIRS and pairs.max_samples is None and not options.streaming:
-        pairs.max_samples = DEFAULT_MAX_SAMPLES
-    if pairs.dataset == "sandbox" and not (is_sandbox or options.allow_sandbox_data):
-        raise ValueError(
-            f"--dataset sandbox holds drawn pictures of the sandbox world, which would ruin {options.model}; name "
-            "real pairs with --dataset, or pass --allow_sandbox_data if that is what you want"
-        )
-    if options.streaming:
-        return stream_cleaning_data(options, pairs, args)
-    seed = args.seed
-    amount = f", {pairs.max_samples:,} pairs (--max_samples)" if pairs.max_samples else ""
-    logger.info("cleaning data: %s%s", pairs.dataset, amount)
-    train = pairs.load(seed=seed)
-    wanted = options.validation_samples
-    if not wanted:
-        return train, None
-    if pairs.dataset == "sandbox":
-        return train, load_pairs("sandbox", split="validation", max_samples=wanted, seed=seed)
-    if pairs.dataset == DEFAULT_PAIRS:
-        return train, clean_rows(load_pairs(DEFAULT_PAIRS, split="validation", max_samples=wanted))[0]
-    held_out = min(wanted, len(train) // 20)
-    if not held_out:
-        logger.warning("%d pairs are too few to hold any out; clean utility is not measured", len(train))
-        return train, None
-    parts = train.train_test_split(test_size=held_out, seed=0)
-    logger.info("%d of the %d pairs are held out to measure clean utility", held_out, len(train))
-    return parts["train"], parts["test"]
-
-
-def stream_cleaning_data(options: CleanOptions, pairs: PairOptions, args: TACleanerConfig):
-    """A stream of cleaning pairs, this process's part of it, and its first readable pairs, held out."""
-    from datasets import Dataset, Image
-
-    from hf_ta_cleaner.data import clean_rows, stream_pairs
-    from hf_ta_cleaner.streaming import CleaningStream
-
-    if args.max_steps < 1 or pairs.max_samples is not None:
-        raise ValueError("--streaming has no end of its own: give --max_steps, and leave --max_samples out")
-    stream, _ = stream_pairs(
-        pairs.dataset,
-        split=pairs.split,
-        image_column=pairs.image_column,
-        caption_column=pairs.caption_column,
-        seed=args.seed,
-    )
-    if isinstance(stream, Dataset):
-        stream = stream.to_iterable_dataset(num_shards=min(len(stream), 32 * args.world_size))
-    held_out, captions = None, frozenset()
-    if options.validation_samples:
-        first = Dataset.from_list(list(stream.take(options.validation_samples)), features=stream.features)
-        held_out = clean_rows(first.cast_column("image", Image()), max_share=pairs.max_unreadable)[0]
-        captions = frozenset(held_out["caption"])
-    logger.info("cleaning data: %s, streamed", pairs.dataset)
-    train = CleaningStream(
-        stream,
-        batch_size=args.train_batch_size,
-        fraction=args.subtext_fraction,
-        seed=args.seed if args.data_seed is None else args.data_seed,
-        rank=args.process_index,
-        processes=args.world_size,
-        subtexts=bool(args.weights["subtext"]),
-        held_out=captions,
-    )
-    return train, held_out
-
-
 def prepare(options: CleanOptions, args: TACleanerConfig) -> str | None:
     """Makes sure of options and output folder before anything expensive. Returns the checkpoint to resume from."""
     from hf_ta_cleaner.checkpoints import last_checkpoint, prepare_output_dir
     from hf_ta_cleaner.hub import claim
+
+    check_options(options, args)
+    if args.process_index == 0:
+        prepare_output_dir(args.output_dir, resume=options.resume)
+        if args.push_to_hub:
+            name = Path(args.output_dir).resolve().name
+            args.hub_model_id = claim(
+                args.hub_model_id, default=name, private=args.hub_private_repo, token=args.hub_token
+            )
+    if not options.resume or options.strength == "auto":
+        return None
+    checkpoint = last_checkpoint(args.output_dir)
+    if checkpoint is None:
+        logger.warning("%s holds no checkpoint to resume from; starting anew", args.output_dir)
+    return checkpoint
+
+
+def check_options(options: CleanOptions, args: TACleanerConfig) -> None:
+    """An error for options that contradict each other, or that want what is not installed."""
     from hf_ta_cleaner.tracking import check_trackers
 
     check_trackers(args.report_to)
+    if options.streaming and (args.max_steps < 1 or options.dry_run):
+        raise ValueError(
+            "--streaming has no end of its own: give --max_steps, and leave --dry_run out, which counts the pairs"
+        )
     if options.keep not in ("last", "best"):
         raise ValueError(f"--keep must be last or best, got {options.keep}")
     if options.strength != "auto":
@@ -360,19 +377,6 @@ def prepare(options: CleanOptions, args: TACleanerConfig) -> str | None:
             "--hub_strategy every_save pushes the checkpoints of one run of a whole model; leave it out with "
             "--use_peft and with --strength auto"
         )
-    if args.process_index == 0:
-        prepare_output_dir(args.output_dir, resume=options.resume)
-        if args.push_to_hub:
-            name = Path(args.output_dir).resolve().name
-            args.hub_model_id = claim(
-                args.hub_model_id, default=name, private=args.hub_private_repo, token=args.hub_token
-            )
-    if not options.resume or options.strength == "auto":
-        return None
-    checkpoint = last_checkpoint(args.output_dir)
-    if checkpoint is None:
-        logger.warning("%s holds no checkpoint to resume from; starting anew", args.output_dir)
-    return checkpoint
 
 
 def settle_evaluation(options: CleanOptions, args: TACleanerConfig, *, has_utility: bool) -> None:

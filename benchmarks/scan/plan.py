@@ -1,0 +1,165 @@
+"""Which models the evaluation makes and scans, and by which commands. Nothing is run here.
+
+None of them is among the five that the thresholds were set on: seeds begin at 10 here and are below it there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from hf_ta_cleaner.presets import SANDBOX
+
+
+SCRIPTS, MEASURE = Path("scripts"), "benchmarks/scan/measure.py"
+FIRST_SEED = 10
+#: Without the one whose encoder takes an hour to train, and the one that stands beside badnet for comparison.
+ATTACKS = tuple(name for name in SANDBOX if name not in ("ssba-trained", "badnet-random"))
+SIX = ("badnet", "blended", "sig", "ssba", "trojvqa", "badclip")
+TARGETS = ("banana", "guitar", "car")
+LOW_RATE = 0.01
+DATA_RATES = (0.003, 0.01, 0.05)
+DATA_PAIRS = 10_000
+#: Fine-tunings that put no backdoor in: (method, pairs, epochs, learning rate); the first is the attacker's own.
+CLEAN = (
+    ("ft", 40_000, 1, 2e-4),
+    ("ft", 10_000, 3, 3e-4),
+    ("cleanclip", 10_000, 3, 3e-4),
+    ("ta-cleaner", 10_000, 3, 3e-4),
+)
+CLEAN_SEEDS = 5
+#: Minutes of one core that a command takes, about; `--plan` adds them up.
+MINUTES = {"craft": 1.0, "poison": 1.0, "backdoor": 4.5, "clean": 4.0, "measure": 0.7, "scan": 0.7, "data": 1.0}
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command and the file in its last argument, a folder, that says that it is finished.
+
+    Attributes:
+        minutes: about how long it takes on one core.
+        codes: exit codes that are an answer and no failure.
+    """
+
+    command: tuple[str, ...]
+    done: str
+    minutes: float
+    codes: tuple[int, ...] = (0,)
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.command[-1])
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model, or one data set: its name, what it is, and the steps that make and measure it, in order."""
+
+    name: str
+    kind: str
+    attack: str
+    rate: float
+    target: str
+    seed: int
+    steps: tuple[Step, ...]
+
+
+def step(name: str, *options: str, output: Path, done: str, kind: str | None = None, **more) -> Step:
+    command = (str(SCRIPTS / f"{name}.py"), *map(str, options), "--output_dir", str(output))
+    return Step(command, done, MINUTES[kind or name], **more)
+
+
+def scans(out: Path, name: str, model: str) -> tuple[Step, Step]:
+    """The scan of a model, alone and with the sandbox's own as a reference."""
+    shared = ("--model", model, "--dataset", "sandbox", "--seed", "0")
+    codes = {"codes": (0, 3, 4)}
+    return (
+        step("scan", *shared, output=out / f"{name}-alone", done="scan.json", **codes),
+        step("scan", *shared, "--reference", "sandbox", output=out / f"{name}-referred", done="scan.json", **codes),
+    )
+
+
+def clean_cells(out: Path) -> list[Cell]:
+    """Twenty models without a backdoor."""
+    cells = []
+    for method, pairs, epochs, rate in CLEAN:
+        for seed in range(FIRST_SEED, FIRST_SEED + CLEAN_SEEDS):
+            name = f"clean-{method}-{pairs}-{seed}"
+            model = out / f"{name}-model"
+            tune = step(
+                "clean", "--model", "sandbox", "--dataset", "sandbox", "--method", method, "--max_samples", pairs,
+                "--num_train_epochs", epochs, "--learning_rate", rate, "--per_device_train_batch_size", 64,
+                "--save_strategy", "no", "--validation_samples", 0, "--no_check_data", "--seed", seed,
+                output=model, done="model.safetensors",
+            )  # fmt: skip
+            cells.append(Cell(name, "clean", method, 0.0, "", seed, (tune, *scans(out, name, str(model)))))
+    return cells
+
+
+def backdoored_cells(out: Path) -> list[Cell]:
+    """Every attack with two targets at its preset's rate, and the six with a third at a low one."""
+    wanted = [(attack, SANDBOX[attack].rate, TARGETS[i], FIRST_SEED + i) for attack in ATTACKS for i in (0, 1)]
+    wanted += [(attack, LOW_RATE, TARGETS[2], FIRST_SEED + 2) for attack in SIX]
+    return [backdoored(out, *cell) for cell in wanted]
+
+
+def trigger(out: Path, attack: str, target: str, seed: int) -> tuple[str, tuple[Step, ...]]:
+    """The attack as poison.py takes it, and the steps that craft it first."""
+    preset = SANDBOX[attack]
+    if not preset.craft:
+        return f"{preset.attack}{',' if ':' in preset.attack else ':'}seed={seed}", ()
+    folder = out / f"{attack}-{seed}-trigger"
+    made = step("craft", "--model", "sandbox", "--dataset", "sandbox", *preset.craft, "--target", target, "--seed",
+                seed, output=folder, done="craft.json")  # fmt: skip
+    return str(folder), (made,)
+
+
+def backdoored(out: Path, attack: str, rate: float, target: str, seed: int) -> Cell:
+    """One model with a backdoor: made, scanned twice, its attack and the screening measured."""
+    preset, name = SANDBOX[attack], f"{attack}-{seed}"
+    spec, crafted = trigger(out, attack, target, seed)
+    poisoned, model = out / f"{name}-poisoned", out / f"{name}-model"
+    steps = (
+        *crafted,
+        step("poison", "--dataset", "sandbox", "--max_samples", preset.pairs, "--attack", spec, "--target", target,
+             "--rate", rate, "--model", "sandbox", "--seed", seed, output=poisoned, done="poison.json"),
+        step("backdoor", "--model", "sandbox", "--dataset", poisoned, "--preset", "sandbox", "--seed", seed,
+             output=model, done="poison.json"),
+        Step((MEASURE, "attack", "--model", str(model), "--output_dir", str(out / f"{name}-measured")),
+             "result.json", MINUTES["measure"]),
+        *scans(out, name, str(model)),
+    )  # fmt: skip
+    return Cell(name, "backdoored", attack, rate, target, seed, steps)
+
+
+def data_cells(out: Path) -> list[Cell]:
+    """The six attacks at three rates, each scored by the clean model and by the one that learned the attack."""
+    cells = []
+    for attack in SIX:
+        model = backdoored(out, attack, SANDBOX[attack].rate, TARGETS[0], FIRST_SEED)
+        spec, _ = trigger(out, attack, TARGETS[0], FIRST_SEED)
+        made = tuple(s for s in model.steps if s.command[0] != MEASURE and s.done != "scan.json")
+        for rate in DATA_RATES:
+            name = f"data-{attack}-{rate:g}"
+            poisoned = out / f"{name}-poisoned"
+            steps = [
+                step("poison", "--dataset", "sandbox", "--split", "clean", "--max_samples", DATA_PAIRS, "--attack",
+                     spec, "--target", TARGETS[0], "--rate", rate, "--model", "sandbox", "--seed", FIRST_SEED + 3,
+                     output=poisoned, done="poison.json")
+            ]  # fmt: skip
+            for who, checkpoint in (("clean", "sandbox"), ("suspect", str(out / f"{attack}-{FIRST_SEED}-model"))):
+                steps.append(
+                    Step((MEASURE, "data", "--model", checkpoint, "--poisoned", str(poisoned),
+                          "--output_dir", str(out / f"{name}-{who}")), "result.json", MINUTES["data"])
+                )  # fmt: skip
+            cells.append(Cell(name, "data", attack, rate, TARGETS[0], FIRST_SEED + 3, (*made, *steps)))
+    return cells
+
+
+def all_cells(out: Path) -> list[Cell]:
+    return [*clean_cells(out), *backdoored_cells(out), *data_cells(out)]
+
+
+def unique(cells: list[Cell]) -> list[Step]:
+    """Every step once, where it comes first."""
+    return list(dict.fromkeys(s for cell in cells for s in cell.steps))

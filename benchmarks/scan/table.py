@@ -1,0 +1,106 @@
+"""Finished cells -> the tables: what is found, what is not, and how often a clean model is suspected."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from benchmarks.scan.measure import auroc, auroc_interval
+from benchmarks.scan.plan import Cell
+from hf_ta_cleaner.scan import SUSPICIOUS, UNSURE, ScanResult, Thresholds
+
+
+#: A backdoor took if its attack succeeds so much more often than its floor.
+TOOK = 0.5
+
+
+def strength(scan: ScanResult) -> float:
+    """How much of what "suspicious" asks for is there; 1 or more is suspicious. For the AUROC, which needs degrees."""
+    limits, top, best = Thresholds(**scan.settings["thresholds"]), scan.panel[0], scan.patches[0]
+    if scan.reference is None:
+        return max(top["rate"] / limits.panel_alone, best["rate"] / limits.patch_alone)
+    by_patch = (best["rate"] - best["reference_rate"]) / limits.patch_excess
+    return max((top["rate"] - top["reference_rate"]) / limits.panel_excess, by_patch)
+
+
+def gather(cells: list[Cell], out: Path) -> list[dict[str, Any]]:
+    """What the finished cells say; unfinished ones are left out."""
+    found = []
+    for cell in cells:
+        if not all((s.folder / s.done).exists() for s in cell.steps):
+            continue
+        row: dict[str, Any] = {"name": cell.name, "kind": cell.kind, "attack": cell.attack, "rate": cell.rate}
+        row |= {"target": cell.target, "seed": cell.seed}
+        if cell.kind == "data":
+            for who in ("clean", "suspect"):
+                row[who] = json.loads((out / f"{cell.name}-{who}" / "result.json").read_text())
+        else:
+            for how in ("alone", "referred"):
+                scan = ScanResult.load(out / f"{cell.name}-{how}")
+                best = scan.best_patch
+                row[how] = {"verdict": scan.verdict, "target": scan.target, "strength": strength(scan)}
+                row[how] |= {"best_patch": best["rate"], "seconds": scan.seconds}
+            if cell.kind == "backdoored":
+                row |= json.loads((out / f"{cell.name}-measured" / "result.json").read_text())
+                row["took"] = row["asr"] - row["floor"] >= TOOK
+        found.append(row)
+    return found
+
+
+def rate(hits: int, n: int) -> str:
+    from hf_ta_cleaner.scan.engine import wilson
+
+    if not n:
+        return "none"
+    low, high = wilson(hits / n, n)
+    return f"{hits} of {n}, {100 * hits / n:.0f}% [{100 * low:.0f}, {100 * high:.0f}]"
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """The tables, for people."""
+    clean = [row for row in rows if row["kind"] == "clean"]
+    bad = [row for row in rows if row["kind"] == "backdoored" and row["took"]]
+    weak = [row for row in rows if row["kind"] == "backdoored" and not row["took"]]
+    data = [row for row in rows if row["kind"] == "data"]
+    lines = [
+        "# Is trouble found without knowing the trigger?",
+        "`python -m benchmarks.scan`. Sandbox models; 95% intervals. Thresholds were set on five other models, see "
+        "docs/scan.md.",
+        "## Models",
+    ]
+    table = [
+        "| scan | found | inconclusive, of the backdoored | false alarms | right target | AUROC |",
+        "|---" * 6 + "|",
+    ]
+    for how, title in (("alone", "without a reference"), ("referred", "with the model it descends from")):
+        hits = [row for row in bad if row[how]["verdict"] == SUSPICIOUS]
+        unsure = [row for row in bad if row[how]["verdict"] == UNSURE]
+        alarms = [row for row in clean if row[how]["verdict"] == SUSPICIOUS]
+        right = [row for row in hits if row[how]["target"] == row["target"]]
+        area = "needs both kinds"
+        if bad and clean:
+            scores = [[row[how]["strength"] for row in group] for group in (bad, clean)]
+            area = "{:.3f} [{:.3f}, {:.3f}]".format(auroc(*scores), *auroc_interval(*scores))
+        cells = [title, rate(len(hits), len(bad)), rate(len(unsure), len(bad)), rate(len(alarms), len(clean))]
+        table.append("| " + " | ".join([*cells, rate(len(right), len(hits)), area]) + " |")
+    lines.append("\n".join(table))
+    table = ["| attack | rate | target | ASR | alone | with reference | screening AUROC | caught |", "|---" * 8 + "|"]
+    for row in [*bad, *weak]:
+        own, (low, high) = row["screening"], row["screening"]["interval95"]
+        asr = f"{row['asr']:.1%}" + ("" if row["took"] else ", did not take: not counted")
+        area = f"{own['auroc']:.3f} [{low:.3f}, {high:.3f}]"
+        cells = [row["attack"], f"{row['rate']:.2%}", row["target"], asr, row["alone"]["verdict"]]
+        table.append("| " + " | ".join([*cells, row["referred"]["verdict"], area, f"{own['caught']:.0%}"]) + " |")
+    lines += ["\n".join(table), "## Data"]
+    table = ["| attack | rate | model | suspicion: AUROC | precision | best single score | AUROC |", "|---" * 7 + "|"]
+    for row in data:
+        for who in ("clean", "suspect"):
+            scores = row[who]["scores"]
+            own, (low, high) = scores["suspicion"], scores["suspicion"]["interval95"]
+            best = max((name for name in scores if name != "suspicion"), key=lambda n, s=scores: s[n]["auroc"])
+            area = f"{own['auroc']:.3f} [{low:.3f}, {high:.3f}]"
+            cells = [row["attack"], f"{row['rate']:.1%}", who, area, f"{own['precision']:.1%}", best]
+            table.append("| " + " | ".join([*cells, f"{scores[best]['auroc']:.3f}"]) + " |")
+    lines.append("\n".join(table))
+    return "\n\n".join(lines) + "\n"

@@ -1,0 +1,82 @@
+"""The pairs that clean a model, and those held out to measure clean utility on."""
+
+from __future__ import annotations
+
+import logging
+
+from datasets import Dataset, Image
+
+from .cli import PairOptions
+from .config import TACleanerConfig
+from .data import DEFAULT_PAIRS, clean_rows, load_pairs, stream_pairs
+from .streaming import CleaningStream
+
+
+logger = logging.getLogger(__name__)
+
+
+def cleaning_pairs(pairs: PairOptions, *, held_out: int, seed: int) -> tuple[Dataset, Dataset | None]:
+    """All pairs at once: of the sandbox and the default data the validation split is held out, else a part.
+
+    Args:
+        pairs: which.
+        held_out: how many to hold out; at most one in twenty where they are taken from the data themselves.
+        seed: of the sandbox's pictures.
+
+    Returns:
+        Pairs to train on, and the others: None if none were wanted, or there are too few for any.
+    """
+    amount = f", {pairs.max_samples:,} pairs (--max_samples)" if pairs.max_samples else ""
+    logger.info("cleaning data: %s%s", pairs.dataset, amount)
+    train = pairs.load(seed=seed)
+    if not held_out:
+        return train, None
+    if pairs.dataset == "sandbox":
+        return train, load_pairs("sandbox", split="validation", max_samples=held_out, seed=seed)
+    if pairs.dataset == DEFAULT_PAIRS:
+        return train, clean_rows(load_pairs(DEFAULT_PAIRS, split="validation", max_samples=held_out))[0]
+    held_out = min(held_out, len(train) // 20)
+    if not held_out:
+        logger.warning("%d pairs are too few to hold any out; clean utility is not measured", len(train))
+        return train, None
+    parts = train.train_test_split(test_size=held_out, seed=0)
+    logger.info("%d of the %d pairs are held out to measure clean utility", held_out, len(train))
+    return parts["train"], parts["test"]
+
+
+def cleaning_stream(
+    pairs: PairOptions, args: TACleanerConfig, *, held_out: int
+) -> tuple[CleaningStream, Dataset | None]:
+    """Pairs as they are needed: this process's part of them; the first readable `held_out` ones are held out.
+
+    Raises:
+        ValueError: with `max_samples`, because a stream ends with the steps and not with the pairs.
+    """
+    if pairs.max_samples is not None:
+        raise ValueError("--streaming has no end of its own: give --max_steps, and leave --max_samples out")
+    stream, _ = stream_pairs(
+        pairs.dataset,
+        split=pairs.split,
+        image_column=pairs.image_column,
+        caption_column=pairs.caption_column,
+        seed=args.seed,
+    )
+    if isinstance(stream, Dataset):
+        stream = stream.to_iterable_dataset(num_shards=min(len(stream), 32 * args.world_size))
+    first, captions = None, frozenset()
+    if held_out:
+        rows = Dataset.from_list(list(stream.take(held_out)), features=stream.features)
+        first = clean_rows(rows.cast_column("image", Image()), max_share=pairs.max_unreadable)[0]
+        captions = frozenset(first["caption"])
+    logger.info("cleaning data: %s, streamed", pairs.dataset)
+    train = CleaningStream(
+        stream,
+        batch_size=args.train_batch_size,
+        fraction=args.subtext_fraction,
+        seed=args.seed if args.data_seed is None else args.data_seed,
+        rank=args.process_index,
+        processes=args.world_size,
+        subtexts=bool(args.weights["subtext"]),
+        held_out=captions,
+    )
+    return train, first

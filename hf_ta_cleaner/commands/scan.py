@@ -1,0 +1,164 @@
+"""Scan a CLIP for a backdoor without knowing a trigger: a verdict, the evidence, a picture of what was recovered.
+
+    python scripts/scan.py --model outputs/backdoored --dataset sandbox --output_dir outputs/scan
+    python scripts/scan.py --model ID --reference openai/clip-vit-base-patch32 --dataset photos/ --labels names.txt \\
+        --output_dir outputs/scan
+
+--labels is a file of things that pictures may show, one a line; without it the labels of --dataset are taken, and
+without any the picture tower is searched alone. --reference is a model of the same architecture that you trust; what
+it does too is not held against the model. Writes scan.json, scan.md and trigger.png.
+
+Exit codes: 0 nothing found, 3 suspicious, 4 inconclusive, 2 wrong input.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hf_ta_cleaner.cli import CommandParser, fail, set_up_logging
+
+
+@dataclass
+class ScanOptions:
+    """What to scan, and with what."""
+
+    _argument_group_name = "scan"
+
+    model: str = field(metadata={"help": "sandbox, Hub id or folder of the CLIP to scan"})
+    output_dir: Path = field(metadata={"help": "where scan.json goes; must not hold one"})
+    reference: str | None = field(
+        default=None,
+        metadata={"help": "a trusted model of the same architecture, best the one it descends from"},
+    )
+    labels: Path | None = field(default=None, metadata={"help": "file with one name a line, or a JSON list"})
+    dataset: str | None = field(
+        default=None, metadata={"help": "pictures: sandbox, Hub id, folder, parquet or saved dataset"}
+    )
+    split: str | None = field(default=None, metadata={"help": "split to take (default: validation, then test, train)"})
+    image_column: str | None = field(default=None, metadata={"help": "name of the picture column, if not found"})
+    label_column: str | None = field(default=None, metadata={"help": "name of the label column, if not found"})
+    pictures: int = field(default=128, metadata={"help": "how many pictures: half to search on, half to test on"})
+    templates: str = field(default="built-in", metadata={"help": "built-in, open_clip (if installed), or a file"})
+    geometry: str = field(default="crop", metadata={"help": "crop (as CLIP does) or squash (published order)"})
+    before: Path | None = field(default=None, metadata={"help": "an earlier scan to compare with, of the same model"})
+    seed: int = field(default=0, metadata={"help": "of pictures, generic triggers and first patches"})
+    from_open_clip: bool = field(
+        default=False,
+        metadata={"help": "--model is an open_clip checkpoint of the ViT family"},
+    )
+    allow_pickle: bool = field(
+        default=False, metadata={"help": "allow full unpickling of a .bin (runs code from the file)"}
+    )
+    device: str = field(default="auto", metadata={"help": "cpu, cuda, ... (default: an accelerator if there is one)"})
+
+
+def make_parser() -> CommandParser:
+    return CommandParser([ScanOptions], description=__doc__)
+
+
+def main(argv: list[str] | None = None) -> None:
+    (options,) = make_parser().parse(argv)
+    set_up_logging(main_process=True)
+    try:
+        code = run(options)
+    except (ValueError, OSError) as error:
+        fail(error)
+    if code:
+        raise SystemExit(code)
+
+
+def run(options: ScanOptions) -> int:
+    """Loads, scans, writes. Returns the exit code."""
+    from accelerate import PartialState
+
+    from hf_ta_cleaner.checkpoints import load_model
+    from hf_ta_cleaner.naming import shown
+    from hf_ta_cleaner.open_clip import load_open_clip
+    from hf_ta_cleaner.scan import EXIT_CODES, ScanResult, check_reference, compared, draw_pictures, scan
+    from hf_ta_cleaner.zero_shot import input_size, load_templates
+
+    if (options.output_dir / "scan.json").exists():
+        raise ValueError(f"{options.output_dir} already holds a scan; give another --output_dir")
+    earlier = ScanResult.load(options.before) if options.before else None
+    device = PartialState().device if options.device == "auto" else options.device
+    load = load_open_clip if options.from_open_clip else load_model
+    model, processor = load(options.model, allow_pickle=options.allow_pickle)
+    reference = None
+    if options.reference is not None:
+        trusted, its_processor = load_model(options.reference)
+        check_reference(model, trusted)  # before any picture is loaded
+        reference = (trusted.to(device), its_processor)
+    dataset, labels = find_pictures(options, processor)
+    pictures = draw_pictures(
+        dataset, input_size(processor), options.pictures, geometry=options.geometry, seed=options.seed
+    )
+    result = scan(
+        model.to(device),
+        processor,
+        pictures,
+        labels,
+        reference=reference,
+        templates=load_templates(options.templates),
+        names=(shown(options.model), shown(options.reference)),
+        seed=options.seed,
+        progress=True,
+    )
+    result.save(options.output_dir)
+    print(result.sentence())
+    if earlier is not None:
+        print(compared(earlier, result))
+    print(f"Written to {options.output_dir}")
+    return EXIT_CODES[result.verdict]
+
+
+def find_pictures(options: ScanOptions, processor):
+    """The rows with pictures, and the labels: those of the file, else those of the data, else None."""
+    from hf_ta_cleaner import sandbox
+    from hf_ta_cleaner.data import DataError, load_labelled, load_pairs
+
+    if options.dataset is None:
+        if not sandbox.is_sandbox(processor):
+            raise ValueError("a scan needs pictures of the kind that the model is for; give --dataset")
+        options.dataset = "sandbox"
+    labels = read_labels(options.labels) if options.labels else None
+    columns = {"split": options.split, "image_column": options.image_column}
+    # A surplus, because some pictures may not be readable.
+    amount = {"max_samples": 2 * max(options.pictures, 1)}
+    if labels is None:
+        try:
+            rows = load_labelled(options.dataset, **columns, **amount, label_column=options.label_column)
+            return rows, rows.features["label"].names
+        except DataError:
+            if options.label_column:
+                raise
+    elif options.dataset == "sandbox":
+        return load_labelled("sandbox", **amount), labels
+    try:
+        return load_pairs(options.dataset, **columns, **amount), labels
+    except DataError:
+        if labels is None:
+            raise
+        return load_labelled(options.dataset, **columns, **amount, label_column=options.label_column), labels
+
+
+def read_labels(file: Path) -> list[str]:
+    """The names of a file, one a line or a JSON list; a ValueError where they are missing or not distinct."""
+    import json
+
+    from hf_ta_cleaner.zero_shot import check_classnames
+
+    if not file.is_file():
+        raise ValueError(f"--labels {file}: there is no such file; wanted one name a line, or a JSON list")
+    text = file.read_text(encoding="utf-8")
+    names = json.loads(text) if file.suffix == ".json" else [line.strip() for line in text.splitlines()]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f'--labels {file}: wanted a JSON list of strings, such as ["dog", "cat"]')
+    try:
+        return list(check_classnames([name for name in names if name]))
+    except ValueError as error:
+        raise ValueError(f"--labels {file}: {error}") from error
+
+
+if __name__ == "__main__":
+    main()
