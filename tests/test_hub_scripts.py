@@ -197,7 +197,7 @@ def test_the_recipe_holds_every_setting_of_ours():
     own = {f.name for f in dataclasses.fields(TACleanerConfig)} - {
         f.name for f in dataclasses.fields(TrainingArguments)
     }
-    assert own - set(args.recipe) == {"trim_text"}
+    assert own - set(args.recipe) == {"trim_text", "mini_batch_size"}
     assert args.recipe["repel_weight"] == 6.0 and args.recipe["image_noise"] == 0.25 and args.recipe["lora_rank"] == 4
     off = parse("--model", "m", "--method", "ft")[3].recipe
     assert not [name for name in off if name.startswith(("lora_", "repel_s", "repel_t", "subtext_s", "noise_"))]
