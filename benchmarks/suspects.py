@@ -68,13 +68,22 @@ def chain(mark: tuple[str, ...], *steps: tuple[tuple[str, ...], str]) -> list[St
     return out
 
 
-def make_suspect(out: Path, attack: str, seed: int) -> list[Step]:
-    """The steps that make one backdoored model, `out/ATTACK-SEED-backdoored`, by the attack's preset."""
-    preset, s, name = SANDBOX[attack], str(seed), f"{attack}-{seed}"
+def make_suspect(
+    out: Path, attack: str, seed: int, *, attacker: str = "", times: float = 1, flags: tuple[str, ...] = ()
+) -> list[Step]:
+    """The steps that make one backdoored model, `out/ATTACK-SEED[-ATTACKER]-backdoored`, by the attack's preset.
+
+    Args:
+        attacker: Name of one who does something else than the preset says; the crafted trigger is the same.
+        times: This many times the preset's poison rate.
+        flags: Further flags of backdoor.py.
+    """
+    preset, s = SANDBOX[attack], str(seed)
+    name = "-".join(filter(None, (attack, s, attacker)))
     poisoned, suspect = str(out / f"{name}-poisoned"), str(out / f"{name}-backdoored")
     steps, spec = [], preset.attack
     if preset.craft:
-        spec = str(out / f"{name}-trigger")
+        spec = str(out / f"{attack}-{s}-trigger")
         target = () if "ssba" in preset.craft else ("--target", TARGET)
         craft = (str(SCRIPTS / "craft.py"), "--model", "sandbox", "--dataset", "sandbox", *preset.craft, *target,
                  "--seed", s, "--output_dir", spec)  # fmt: skip
@@ -82,9 +91,9 @@ def make_suspect(out: Path, attack: str, seed: int) -> list[Step]:
     elif seed:
         spec += f"{',' if ':' in spec else ':'}seed={seed}"
     poison = (str(SCRIPTS / "poison.py"), "--dataset", "sandbox", "--max_samples", str(preset.pairs), "--attack", spec,
-              "--target", TARGET, "--rate", str(preset.rate), "--model", "sandbox", "--seed", s,
+              "--target", TARGET, "--rate", f"{times * preset.rate:g}", "--model", "sandbox", "--seed", s,
               "--output_dir", poisoned)  # fmt: skip
-    train = (str(SCRIPTS / "backdoor.py"), "--model", "sandbox", "--dataset", poisoned, "--preset", "sandbox",
-             "--seed", s, *fast_precision(), "--output_dir", suspect)  # fmt: skip
+    train = (str(SCRIPTS / "backdoor.py"), "--model", "sandbox", "--dataset", poisoned, "--eval_dataset", "sandbox",
+             "--preset", "sandbox", *fast_precision(), *flags, "--seed", s, "--output_dir", suspect)  # fmt: skip
     # The record is copied beside the checkpoint when all else is there.
     return chain((repr(preset),), *steps, (poison, "poison.json"), (train, "poison.json"))

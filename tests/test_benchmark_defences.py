@@ -31,7 +31,9 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture
 def planner(tmp_path) -> Planner:
-    return Planner(tmp_path, {**dict.fromkeys((*METHODS, *LORA), 1.0), "cleanclip": 2.0, "par": 0.5})
+    return Planner(
+        tmp_path, tmp_path / "bench", {**dict.fromkeys((*METHODS, *LORA), 1.0), "cleanclip": 2.0, "par": 0.5}
+    )
 
 
 def flag(step: Step, name: str) -> str:
@@ -63,7 +65,7 @@ def test_every_command_can_be_parsed(planner, part):
     """By the command's own parser: no flag of the plan is unknown to it."""
     seen = set()
     for step in unique_steps(planner.cells(part, 1)):
-        name = step.command[0].removesuffix(".py")
+        name = Path(step.command[0]).stem
         if name == "prepare" or (name, *step.command[1:12:2]) in seen:
             continue
         seen.add((name, *step.command[1:12:2]))
@@ -92,7 +94,7 @@ def test_all_methods_get_the_same_data_and_their_own_strength(planner):
     }  # fmt: skip
     backdoors = {cell.steps[:-1] for cell in cells}
     assert len(backdoors) == 1  # made once, the patch first
-    assert [step.command[0] for step in backdoors.pop()] == ["craft.py", "poison.py", "backdoor.py"]
+    assert [Path(step.command[0]).name for step in backdoors.pop()] == ["craft.py", "poison.py", "backdoor.py"]
 
 
 def test_parts_change_what_they_say(planner):
@@ -122,7 +124,7 @@ def test_minutes_learn_from_what_was_measured(planner):
     assert run.minutes(steps, steps, 2) == pytest.approx(whole / 2)
     first = steps[0]
     first.folder.mkdir(parents=True)
-    (first.folder / ".step").write_text("\n".join([*first.command, *run.configurations(first)]) + "\n")
+    (first.folder / ".step").write_text("\n".join(run.identity(first)) + "\n")
     (first.folder / first.done).write_text("{}")
     (first.folder / run.SECONDS).write_text(f"{3 * first.seconds}\n")
     assert run.is_done(first)
@@ -164,7 +166,7 @@ def test_the_rule():
         asked.append((method, strength))
         return 0.50, recalls[method][strength]
 
-    choice = choose(measure, ["par", "cleanclip", "ft", "ta-cleaner"])
+    choice = choose(measure, ["par", "cleanclip", "ft", "ta-cleaner"], jobs=2)
     assert choice.reference == 0.53
     assert choice.strengths == {"ft": 2.0, "par": 0.125, "cleanclip": 0.5, "ta-cleaner": 8.0}
     assert sorted(asked) == sorted((m, s) for m, tried in recalls.items() for s in tried)
@@ -290,8 +292,9 @@ def test_cells_to_files_to_tables(planner, tmp_path, monkeypatch, capsys):
     for i, cell in enumerate([*t1[:4], *frontier]):
         for step in cell.steps:
             step.folder.mkdir(parents=True, exist_ok=True)
-            (step.folder / ".step").write_text("\n".join([*step.command, *run.configurations(step)]) + "\n")
-            (step.folder / step.done).write_text(json.dumps(report(0.5 - 0.01 * i, 0.6 + 0.005 * i)))
+            (step.folder / ".step").write_text("\n".join(run.identity(step)) + "\n")
+            for name in (step.done, "report.json"):
+                (step.folder / name).write_text(json.dumps(report(0.5 - 0.01 * i, 0.6 + 0.005 * i)))
     run.write_cells([*t1, *frontier], tmp_path)
     files = {path.stem for path in (tmp_path / "cells").glob("*.json")}
     assert {cell.name for cell in t1[:4]} < files and t1[-1].name not in files

@@ -6,8 +6,8 @@
     python -m benchmarks.defences --readme             # put the headline table into README.md
 
 First the strength of every method is settled by the rule in benchmarks/defences/rule.py. A finished step is not run
-again, so an interrupted run goes on. Cells lie in OUTPUT_DIR/cells, one JSON each; matrix.json, matrix.md and
-frontier.png are written beside this file.
+again, so an interrupted run goes on; the backdoored models are those of `make bench-quick`. Cells lie in
+OUTPUT_DIR/cells, one JSON each; matrix.json, matrix.md and frontier.png are written beside this file.
 """
 
 from __future__ import annotations
@@ -40,6 +40,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--readme", action="store_true", help="write the headline table into README.md")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="chains at a time (default: one a core)")
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/bench-defences"), help="folder of the steps")
+    parser.add_argument(
+        "--suspects", type=Path, default=Path("outputs/bench"), help="folder of the backdoored models, shared"
+    )
     args = parser.parse_args(argv)
     if not (args.part or args.table or args.readme):
         parser.error("nothing to do; give --part, --table or --readme")
@@ -55,7 +58,7 @@ def main(argv: list[str] | None = None) -> None:
     out = args.output_dir
     rule_file = out / "rule.json"
     strengths = json.loads(rule_file.read_text())["strengths"] if rule_file.is_file() else {}
-    planner = Planner(out, strengths, tuple(fast_precision()))
+    planner = Planner(out, args.suspects, strengths, tuple(fast_precision()))
     parts = {part: planner.cells(part, args.seeds or SEEDS.get(part, 1)) for part in args.part}
     if args.plan:
         print(describe(planner, parts, args.jobs))
@@ -63,9 +66,10 @@ def main(argv: list[str] | None = None) -> None:
     if args.part:
         out.mkdir(parents=True, exist_ok=True)
         runner = run.Runner(args.jobs)
-        print(f"the rule for the strengths: about {rule_minutes(planner, args.part):.0f} minutes, if it is not done")
+        expected = rule_minutes(planner, args.part, args.jobs)
+        print(f"the rule for the strengths: about {expected:.0f} minutes, if it is not done")
         choice = run.settle_strengths(planner, runner, {**dict.fromkeys(strengths), **methods_of(args.part)})
-        planner = Planner(out, choice.strengths, planner.fast)
+        planner = Planner(out, args.suspects, choice.strengths, planner.fast)
         for part in args.part:
             cells = planner.cells(part, args.seeds or SEEDS.get(part, 1))
             left = run.minutes(unique_steps(cells), unique_steps(cells), args.jobs)
@@ -77,17 +81,17 @@ def main(argv: list[str] | None = None) -> None:
         write_readme(ROOT / "README.md", HERE / "matrix.json")
 
 
-def rule_minutes(planner: Planner, parts: list[str]) -> float:
-    """Three runs for every method, one at a time: the usual length of the search."""
+def rule_minutes(planner: Planner, parts: list[str], jobs: int) -> float:
+    """Three runs for every method: the usual length of the search."""
     steps = [run.rule_step(planner, method, s) for method in methods_of(parts) for s in (1.0, 2.0, 4.0)]
-    return run.minutes(steps, steps, 1)
+    return run.minutes(steps, steps, jobs)
 
 
 def describe(planner: Planner, parts: dict[str, list[Cell]], jobs: int) -> str:
     """The cells of the parts with their minutes; a step that several need counts where it comes first."""
     lines = []
     if not set(METHODS) <= set(planner.strengths):
-        minutes = rule_minutes(planner, list(parts))
+        minutes = rule_minutes(planner, list(parts), jobs)
         lines.append(f"first the rule for the strengths, about {minutes:.0f} minutes; until then all are shown at 1")
     seen: set = set()
     known = unique_steps([cell for cells in parts.values() for cell in cells])

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from benchmarks.suspects import TARGET, make_suspect
 from hf_ta_cleaner.presets import SANDBOX
 from hf_ta_cleaner.sandbox import CLASSES
 
 
 ROOT = Path(__file__).parent.parent.parent
 CONFIGS = ROOT / "scripts" / "configs"
-TARGET = "banana"
 CLEAN_PAIRS, HELD_OUT = 10_000, 2_000
 EPOCHS, BATCH, REBOUND_STEPS, REBOUND_PAIRS = 2, 64, 300, 10_000
 STEPS = CLEAN_PAIRS // BATCH * EPOCHS
@@ -61,11 +61,19 @@ PER_AUDIT = 25.0
 
 @dataclass(frozen=True)
 class Step:
-    """One command; it ends with its output folder. `seconds` is what it is expected to take on one core."""
+    """One command.
+
+    Attributes:
+        command: The script and its options, the folder that it writes to last.
+        done: The file in that folder that is written last.
+        seconds: What it is expected to take on one core.
+        mark: Whatever else its result depends on.
+    """
 
     command: tuple[str, ...]
     done: str
     seconds: float
+    mark: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -110,13 +118,15 @@ class Planner:
     """Makes the cells.
 
     Args:
-        out: Folder of all steps.
+        out: Folder of all steps but those that make the backdoored models.
+        suspects: Folder of these; the other benchmarks have them there too.
         strengths: Method -> the strength that the rule has chosen.
         fast: Precision flags.
         ladder: The strengths of the frontier.
     """
 
     out: Path
+    suspects: Path
     strengths: dict[str, float]
     fast: tuple[str, ...] = ()
     ladder: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0)
@@ -157,29 +167,15 @@ class Planner:
     def suspect(self, row: str, seed: int, attacker: str = "") -> tuple[Step, ...]:
         """The steps that make a backdoored model; the last one's folder is the model."""
         preset = SANDBOX[row]
-        more, flags = ATTACKERS.get(attacker, (1, ()))
-        label = f"{row}-{seed}" + (f"-{attacker.replace(' ', '_')}" if attacker else "")
-        spec, s, steps = preset.attack, str(seed), []
-        if preset.craft:
-            spec = str(self.out / f"{row}-{seed}-trigger")
-            steps.append(
-                Step(("craft.py", "--model", "sandbox", "--dataset", "sandbox", *preset.craft, "--target", TARGET,
-                      "--seed", s, "--output_dir", spec), "craft.json", START + 30)
-            )  # fmt: skip
-        elif seed:
-            spec += f"{',' if ':' in spec else ':'}seed={seed}"
-        poisoned, model = self.out / f"{label}-poisoned", self.out / f"{label}-backdoored"
+        times, flags = ATTACKERS.get(attacker, (1, ()))
         method = flags[flags.index("--method") + 1] if "--method" in flags else "ft"
-        trained = preset.pairs * preset.num_train_epochs
-        return (
-            *steps,
-            Step(("poison.py", "--dataset", "sandbox", "--max_samples", str(preset.pairs), "--attack", spec,
-                  "--target", TARGET, "--rate", f"{more * preset.rate:g}", "--model", "sandbox", "--seed", s,
-                  "--output_dir", str(poisoned)), "poison.json", START + 60),
-            Step(("backdoor.py", "--model", "sandbox", "--dataset", str(poisoned), "--eval_dataset", "sandbox",
-                  "--preset", "sandbox", *self.fast, *flags, "--seed", s, "--output_dir", str(model)), "report.json",
-                 START + PER_PAIR[method] * trained + 3 * PER_AUDIT),
-        )  # fmt: skip
+        expected = {
+            "craft.py": 30.0,
+            "poison.py": 60.0,
+            "backdoor.py": PER_PAIR[method] * preset.pairs * preset.num_train_epochs + 2 * PER_AUDIT,
+        }
+        made = make_suspect(self.suspects, row, seed, attacker=attacker.replace(" ", "_"), times=times, flags=flags)
+        return tuple(Step(s.command, s.done, START + expected[Path(s.command[0]).name], s.mark) for s in made)
 
     # ---- cells
     def cell(
@@ -214,12 +210,20 @@ class Planner:
         folder = self.out / f"{label}-{method.replace(' ', '_')}-s{strength:g}{changed}"
         proof = ("--eval_dataset", "sandbox", *proof, "--ca_baseline", str(healthy.folder))
         cleaning = self.clean(model, method, seed, folder, strength=strength, flags=(*proof, *flags), pairs=pairs)
-        steps = (*made, cleaning, *([after(folder, strength)] if after else []))
+        steps = following(*made, cleaning, *([after(folder, strength)] if after else []))
         return Cell(part, row, seed, method, variant, (healthy, *common), steps, strength)
 
     def cells(self, part: str, seeds: int) -> list[Cell]:
         """All cells of a part, for the seeds 0, 1, ... where the part has several."""
         return list(PARTS[part](self, seeds))
+
+
+def following(*steps: Step) -> tuple[Step, ...]:
+    """Steps each of which depends on the one before it."""
+    out = steps[:1]
+    for step in steps[1:]:
+        out += (replace(step, mark=(*out[-1].mark, *out[-1].command)),)
+    return out
 
 
 def matrix(rows: Iterable[str], methods: Iterable[str] = METHODS) -> Callable[[Planner, int], Iterable[Cell]]:

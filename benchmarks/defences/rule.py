@@ -11,6 +11,7 @@ R counts ft because a base that was not trained to the end makes every cleaning 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 
 from hf_ta_cleaner.strength import next_strength, strongest_within
@@ -35,23 +36,28 @@ class Choice:
         return {**content, "budget": BUDGET, "rule": __doc__.split("\n\n")[1].strip()}
 
 
-def choose(measure: Callable[[str, float], tuple[float, float]], methods: Iterable[str]) -> Choice:
+def choose(measure: Callable[[str, float], tuple[float, float]], methods: Iterable[str], jobs: int = 1) -> Choice:
     """Applies the rule.
 
     Args:
         measure: (method, strength) -> held-out recall@1 of the never-poisoned model before and after, in [0, 1].
         methods: The methods; `ft` is settled first, because it settles R.
+        jobs: How many of the others are settled at a time.
     """
-    choice = None
-    for method in ("ft", *(m for m in methods if m != "ft")):
+    choice = Choice(0.0)
+
+    def settle(method: str) -> tuple[dict[float, float], float]:
         tried: dict[float, float] = {}
-        while (strength := next_strength(tried, choice.reference - BUDGET if choice else 0.0)) is not None:
+        while (strength := next_strength(tried, choice.reference - BUDGET)) is not None:
             before, after = measure(method, strength)
-            choice = choice or Choice(before)
             tried[strength] = after
             if method == "ft":
-                choice.reference = max(choice.reference, after)
+                choice.reference = max(choice.reference, before, after)
         strongest = strongest_within(tried, choice.reference - BUDGET)
-        choice.tried[method] = tried
-        choice.strengths[method] = min(tried) if strongest is None else strongest
+        return tried, min(tried) if strongest is None else strongest
+
+    others = [method for method in methods if method != "ft"]
+    with ThreadPoolExecutor(jobs) as pool:
+        for method, (tried, strength) in zip(("ft", *others), (settle("ft"), *pool.map(settle, others)), strict=True):
+            choice.tried[method], choice.strengths[method] = tried, strength
     return choice

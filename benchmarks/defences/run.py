@@ -35,7 +35,7 @@ class Runner:
     def run(self, steps: Sequence[Step]) -> None:
         """Runs a chain of steps, one after the other, those that are not done."""
         for step in steps:
-            if not begin_step(step.folder, [*step.command, *configurations(step)], step.done):
+            if not begin_step(step.folder, identity(step), step.done):
                 continue
             log = step.folder.with_name(step.folder.name + ".log")
             script, started = ROOT / "scripts" / step.command[0], time.monotonic()
@@ -75,15 +75,16 @@ class Runner:
             raise SystemExit("\n".join(problems))
 
 
-def configurations(step: Step) -> list[str]:
-    """The contents of the command's configuration files: a change of them is a new result."""
+def identity(step: Step) -> list[str]:
+    """What a step is known by; the contents of its configuration files belong to it."""
     command = step.command
-    return [Path(command[i + 1]).read_text() for i, flag in enumerate(command) if flag == "--config"]
+    configurations = [Path(command[i + 1]).read_text() for i, flag in enumerate(command) if flag == "--config"]
+    return [*step.mark, *command, *configurations]
 
 
 def is_done(step: Step) -> bool:
     mark = step.folder / ".step"
-    text = "\n".join([*step.command, *configurations(step)]) + "\n"
+    text = "\n".join(identity(step)) + "\n"
     return (step.folder / step.done).is_file() and mark.is_file() and mark.read_text(encoding="utf-8") == text
 
 
@@ -103,7 +104,7 @@ def settle_strengths(planner: Planner, runner: Runner, methods: Iterable[str]) -
         recall = json.loads((step.folder / step.done).read_text())["retrieval"]
         return recall["before"]["recall@1"], recall["after"]["recall@1"]
 
-    choice = rule.choose(measure, methods)
+    choice = rule.choose(measure, methods, runner.jobs)
     (planner.out / "rule.json").write_text(json.dumps(choice.to_dict(), indent=1) + "\n")
     return choice
 
@@ -133,5 +134,5 @@ def write_cells(cells: Iterable[Cell], out: Path) -> None:
         if not all(is_done(step) for step in cell.steps):
             continue
         last = cell.steps[-1]
-        content = summary(cell, json.loads((last.folder / last.done).read_text()))
+        content = summary(cell, json.loads((last.folder / "report.json").read_text()))
         (out / "cells" / f"{cell.name}.json").write_text(json.dumps(content, indent=1) + "\n")
