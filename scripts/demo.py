@@ -16,6 +16,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -196,8 +197,9 @@ def finish(out: Path, seconds: float) -> None:
     )
     print(f"\n  {cleaned.verdicts()[attack]}")
     scans = [ScanResult.load(out / f"scan-{name}") for name in ("backdoored", "cleaned")]
-    print(f"  Without knowing the trigger: {compared(*scans)}")
-    print(f"  {out}/report.html (for a browser), report.json, report.md, report.png, overview.png")
+    print("\n  Scanned as if nothing were known of a trigger:")
+    print(textwrap.indent(compared(*scans), "    "))
+    print(f"\n  {out}/report.html (for a browser), report.json, report.md, report.png, overview.png")
     print(f"  took {seconds / 60:.1f} minutes")
 
 

@@ -162,15 +162,11 @@ def draw(result: ScanResult, path: str | Path) -> Path:
 
 
 def compared(before: ScanResult, after: ScanResult) -> str:
-    """Two scans of a model, before and after cleaning, in one sentence."""
-    text = f"scan before: {before.verdict}; after: {after.verdict}"
-    if before.best_patch and after.best_patch:
-        mine, other = before.best_patch, after.best_patch
-        text += (
-            f"; the best patch that was found turns {mine['rate']:.1%} of the pictures into {mine['label']!r} before, "
-            f"{other['rate']:.1%} into {other['label']!r} after"
-        )
-    return text + "."
+    """Two scans of a model, before and after cleaning, a line each: the verdict and all that it rests on."""
+    return "\n".join(
+        f"{when}: {result.verdict}: {'; '.join(finding['sentence'] for finding in result.findings)}."
+        for when, result in (("before", before), ("after", after))
+    )
 
 
 def finding_dicts(findings) -> list[dict[str, str]]:
