@@ -22,19 +22,13 @@ import yaml
 
 from .checkpoints import download, load_model
 from .hub_errors import HubError, explained
-from .model_card import (
-    BACKDOORED,
-    TAG,
-    build_model_card,
-    eval_results,
-    has_warning,
-)
-from .naming import is_hub_id
+from .model_card import BACKDOORED, TAG, build_model_card, eval_results, has_warning
+from .naming import is_hub_id, without_folders
 from .poisoning import CARD, POISONED, RECORD, TRIGGER, PoisonRecord
 from .poisoning import write_card as write_dataset_card
 from .report import FILES as REPORT_FILES
 from .report import Report
-from .runs import CONFIG
+from .runs import CONFIG, save_config
 
 
 if TYPE_CHECKING:
@@ -220,7 +214,13 @@ def push_checkpoint(
         _require_warning(folder / CARD, BACKDOORED)
     patterns = CHECKPOINT_PATTERNS + (TRIGGER_PATTERNS if backdoored else ())
     files = {file.name: file for file in _matching(folder, patterns)}
-    with explained(f"Pushing {folder}", repo_id, _resume(folder, repo_id, backdoored)):
+    with (
+        explained(f"Pushing {folder}", repo_id, _resume(folder, repo_id, backdoored)),
+        tempfile.TemporaryDirectory() as staging,
+    ):
+        if CONFIG in files:
+            settings = yaml.safe_load(files[CONFIG].read_text(encoding="utf-8")) or {}
+            files[CONFIG] = save_config(staging, {name: without_folders(value) for name, value in settings.items()})
         private = True if backdoored and private is None else private
         return _commit(_api(token), repo_id, files, message, private=private, stale=STALE)
 

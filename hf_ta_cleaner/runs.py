@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from transformers import TrainerCallback
 
+from .naming import without_folders
 from .wordnet import available
 
 
@@ -126,4 +127,4 @@ def run_settings(args: TACleanerConfig, given: Mapping[str, Any], **data: Any) -
     }
     left_out = told_otherwise | _WHERE_TO
     settings = {name: value for name, value in {**given, **args.recipe}.items() if name not in left_out}
-    return {name: value for name, value in {**settings, **found}.items() if value is not None}
+    return {name: without_folders(value) for name, value in {**settings, **found}.items() if value is not None}

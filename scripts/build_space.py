@@ -99,8 +99,6 @@ def install(made: Path, models: Path) -> None:
                 shutil.copy2(file, target / file.name)
     report.model, report.base_model = "models/cleaned", "models/suspect"
     report.save(staging / "cleaned", plot=False)
-    written = staging / "cleaned" / "report.json"
-    written.write_text(written.read_text(encoding="utf-8").replace(f"{made}/", ""), encoding="utf-8")
     for file in (staging / "cleaned").glob("report.*"):
         if file.suffix != ".json":  # the page draws the rest itself
             file.unlink()

@@ -515,7 +515,8 @@ def test_everything_is_reported_and_tracked(world, tmp_path, capsys):
     report = Report.load(world.out)
     assert report.settings["learning_rate"] == 1e-3 and report.settings["precision"] == "fp32"
     assert (report.settings["max_steps"], report.settings["batch_size"], report.settings["pairs"]) == (2, 8, 23)
-    assert report.settings["wordnet"] in ("found", "absent") and report.settings["data"] == str(world.pairs)
+    assert report.settings["wordnet"] in ("found", "absent") and report.settings["data"] == world.pairs.name
+    assert not any(str(tmp_path) in file.read_text() for file in world.out.glob("report.[jmh]*"))
     assert {"torch", "transformers"} <= set(report.versions)
     assert report.history["loss/subtext"]["step"] == [1, 2]
     assert len(report.examples["blended"]) == 6

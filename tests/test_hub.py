@@ -92,11 +92,22 @@ def test_a_checkpoint_goes_in_one_commit_with_all_that_belongs_to_it_and_nothing
     commit, first = repo.history()
     assert first.title == "initial commit"
     assert set(commit.files) == CHECKPOINT | {".gitattributes"}
-    for name in CHECKPOINT:
+    for name in CHECKPOINT - {"config.yaml"}:
         assert commit.files[name].data == (cleaned / name).read_bytes()
     settings = yaml.safe_load(commit.files["config.yaml"].data)
     assert settings["method"] == "ta-cleaner" and "hub_token" not in settings
     assert not any(b"hf_secret" in blob.data for blob in commit.files.values())
+
+
+def test_folders_of_this_machine_are_not_told(hub, cleaned, tmp_path):
+    """What a run was given on this machine is called by its own name in the config that is published."""
+    pairs = tmp_path / "secret" / "pairs"
+    pairs.mkdir(parents=True)
+    save_config(cleaned, {"dataset": str(pairs), "ca_baseline": [str(pairs), "lab/clip"], "model": "lab/clip"})
+    push_checkpoint(cleaned, "tester/quiet")
+    settings = yaml.safe_load(hub.repo("tester/quiet").history()[0].files["config.yaml"].data)
+    assert settings == {"dataset": "pairs", "ca_baseline": ["pairs", "lab/clip"], "model": "lab/clip"}
+    assert str(pairs) in (cleaned / "config.yaml").read_text()  # here it still repeats the run
 
 
 def test_it_comes_back(hub, cleaned, tiny_clip):

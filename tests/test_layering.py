@@ -37,7 +37,7 @@ LAYERS: dict[str, set[str]] = {
     "classnames": {"sources"},
     "report": set(),
     "config": set(),
-    "runs": {"wordnet"},
+    "runs": {"naming", "wordnet"},
     "attacks": {"seeding"},
     "sandbox": {"allocator", "distributed", "seeding"},
     # The stages: what is done to pairs, pictures and checkpoints.

@@ -697,7 +697,7 @@ def demo(tmp_path, suspect):
         found = report(
             before=(asr, 0.01), after=(asr_after, 0.01), model=str(made / "cleaned"), base_model=str(made / "x")
         )
-        found.settings = {"ca_baseline": [str(made / "never-poisoned-ft")]}
+        found.settings = {"ca_baseline": ["never-poisoned-ft"]}
         found.save(made / "cleaned", plot=True)
         return made
 

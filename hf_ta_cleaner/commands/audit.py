@@ -63,7 +63,7 @@ def run(options: AuditOptions, data: EvalOptions) -> None:
 
     from hf_ta_cleaner.checkpoints import load_model
     from hf_ta_cleaner.hub import push_report
-    from hf_ta_cleaner.naming import is_hub_id
+    from hf_ta_cleaner.naming import is_hub_id, shown
     from hf_ta_cleaner.open_clip import load_open_clip
     from hf_ta_cleaner.report import Report
 
@@ -90,18 +90,18 @@ def run(options: AuditOptions, data: EvalOptions) -> None:
     section, predictions = audit(model.to(device), processor)  # every process its share of the pictures
     if not state.is_main_process:
         return
-    examples, shown = audit.examples(processor, predictions)
+    examples, drawn = audit.examples(processor, predictions)
     report = Report.create(
         method="audit",
         seed=options.seed,
         target=data.target,
         before=section,
-        model=options.model,
-        base_model=data.reference,
-        dataset=data.eval_dataset,
+        model=shown(options.model),
+        base_model=shown(data.reference),
+        dataset=shown(data.eval_dataset),
         examples=examples,
     )
-    path = report.save(options.output_dir, pictures=shown)
+    path = report.save(options.output_dir, pictures=drawn)
     print(report.summary())
     print(f"Written to {path.parent}: report.json, report.md, report.html, report.png")
     if options.push_report:

@@ -102,6 +102,7 @@ def backdoor(
     """Checks that the poison is known, trains, audits, saves."""
     from hf_ta_cleaner.checkpoints import load_model, prepare_output_dir, save_model
     from hf_ta_cleaner.hub import claim, push_checkpoint, write_card
+    from hf_ta_cleaner.naming import shown
     from hf_ta_cleaner.poisoning import RECORD, TRIGGER
     from hf_ta_cleaner.report import CLOSE, Report, curves
     from hf_ta_cleaner.runs import run_settings, save_config
@@ -161,21 +162,21 @@ def backdoor(
         print(f"Backdoored checkpoint written to {output}; give --eval_dataset to learn whether the backdoor took")
     else:
         section, predictions = result
-        examples, shown = audit.examples(processor, predictions)
+        examples, drawn = audit.examples(processor, predictions)
         report = Report.create(
             method="backdoor",
             seed=args.seed,
             target=proof.target,
             before=section,
             cost={"pairs_seen": trainer.pairs_seen, "seconds": seconds, "device": args.device.type},
-            model=str(output),
-            base_model=options.model,
-            dataset=proof.eval_dataset,
+            model=shown(output),
+            base_model=shown(options.model),
+            dataset=shown(proof.eval_dataset),
             settings=run_settings(args, settings, data=pairs.dataset, pairs=len(train)),
             history=curves(trainer.state.log_history),
             examples=examples,
         )
-        report.save(output, pictures=shown)
+        report.save(output, pictures=drawn)
         print(report.summary())
         print(f"clean accuracy of {options.model} before poisoning: {clean:.1%}")
         for name, entry in section["attacks"].items():

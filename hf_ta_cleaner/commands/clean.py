@@ -122,6 +122,7 @@ def clean(
     from hf_ta_cleaner.estimate import steps_of
     from hf_ta_cleaner.hub import push_checkpoint, write_card
     from hf_ta_cleaner.lora import merge
+    from hf_ta_cleaner.naming import shown
     from hf_ta_cleaner.open_clip import load_open_clip
     from hf_ta_cleaner.pair_check import warn_of_poison
     from hf_ta_cleaner.poisoning import RECORD
@@ -215,7 +216,8 @@ def clean(
         baselines = {"suspect": before[1].correct(1)}
         for name in options.ca_baseline or []:
             other, other_processor = load_model(name)
-            baselines[name] = audit.accuracy(other.to(args.device), other_processor).correct(1)
+            key = shown(name) if shown(name) not in baselines else name
+            baselines[key] = audit.accuracy(other.to(args.device), other_processor).correct(1)
         loss = clean_accuracy_loss(after[1].correct(1), baselines)
     if not main_process:
         return
@@ -228,7 +230,7 @@ def clean(
         for values in (recall_before, recall_after):
             values.pop("clean_utility")  # the same number under the name that does not depend on the data
     if audit or utility:
-        examples, shown = audit.examples(processor, before[1], after[1]) if audit else (None, None)
+        examples, drawn = audit.examples(processor, before[1], after[1]) if audit else (None, None)
         report = Report.create(
             method=args.method,
             seed=args.seed,
@@ -238,9 +240,9 @@ def clean(
             cost={**cost, "device": args.device.type},
             ca_loss=loss,
             retrieval=utility,
-            model=str(output),
-            base_model=options.model,
-            dataset=pairs.dataset,
+            model=shown(output),
+            base_model=shown(options.model),
+            dataset=shown(pairs.dataset),
             settings=run_settings(
                 trainer.args,
                 settings,
@@ -251,7 +253,7 @@ def clean(
             examples=examples,
             notes=notes_on(options, args, cost),
         )
-        report.save(output, overwrite=True, pictures=shown)
+        report.save(output, overwrite=True, pictures=drawn)
         print(report.summary())
         print(f"Cleaned checkpoint and report written to {output}")
         print(advice(report, output))
