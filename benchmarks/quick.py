@@ -32,7 +32,6 @@ METHODS = ("ft", "cleanclip", "ta-cleaner")
 ROWS = {
     "blended": ("blended", (0, 1, 2)),
     "badnet, 14 px, fixed place": ("badnet", (0,)),
-    "badnet, 14 px, anywhere": ("badnet-random", (0,)),
     "badclip, 14 px": ("badclip", (0,)),
 }
 
@@ -92,13 +91,11 @@ def never_poisoned(out: Path, seed: int) -> Step:
 def steps_of(out: Path, attack: str, seed: int) -> list[Step]:
     """The steps of one row and seed: the backdoored model, and each method's cleaning of it."""
     suspect = make_suspect(out, attack, seed)
-    made = (*suspect[-1].mark, *suspect[-1].command, CONFIG.read_text())
+    model, made = str(suspect[-1].folder), (*suspect[-1].mark, *suspect[-1].command, CONFIG.read_text())
     proof = ("--eval_dataset", "sandbox", "--reference", "sandbox",
              "--ca_baseline", str(out / f"never-poisoned-ft-{seed}"))  # fmt: skip
-    for method in METHODS:
-        step = clean(str(suspect[-1].folder), method, seed, out / f"{attack}-{seed}-{method}", *proof)
-        suspect += chain(made, step)
-    return suspect
+    cleaned = [clean(model, method, seed, out / f"{attack}-{seed}-{method}", *proof) for method in METHODS]
+    return suspect + [step for own in cleaned for step in chain(made, own)]
 
 
 def write(out: Path) -> None:

@@ -56,6 +56,11 @@ def test_the_committed_tables_are_those_of_the_results(quick):
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert quick.with_headline(readme, content["cells"]) == readme
     assert quick.headline(content["cells"]) in readme
+    for row, (_, seeds) in quick.ROWS.items():
+        own = [cell for cell in content["cells"] if cell["row"] == row]
+        assert len(own) == len(seeds) * len(quick.METHODS)
+        # What the methods of one seed start from is one model.
+        assert len({(cell["seed"], cell["asr_before"], cell["ca_before"]) for cell in own}) == len(seeds)
 
 
 def test_every_step_of_the_quick_table_is_accepted_by_its_script(quick, tmp_path):
@@ -65,6 +70,8 @@ def test_every_step_of_the_quick_table_is_accepted_by_its_script(quick, tmp_path
         for seed in seeds:
             steps = [quick.never_poisoned(tmp_path, seed), *quick.steps_of(tmp_path, attack, seed)]
             assert [Path(step.command[0]).stem for step in steps][-3:] == ["clean"] * 3
+            starts = {step.command[step.command.index("--model") + 1] for step in steps[-3:]}
+            assert starts == {str(steps[-4].folder)} and steps[-4].folder.name.endswith("-backdoored")
             for step in steps:
                 command = importlib.import_module(f"hf_ta_cleaner.commands.{Path(step.command[0]).stem}")
                 parsed = command.make_parser().parse(list(step.command[1:]))
