@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import importlib
 import importlib.util
 import json
@@ -345,7 +346,7 @@ def test_poison_backdoor_clean_audit(world, tmp_path, capsys):
     )
     assert "ASR" in capsys.readouterr().out
     report = Report.load(cleaned)
-    assert (report.method, report.target, report.base_model) == ("ta-cleaner", "banana", backdoored)
+    assert (report.method, report.target, report.base_model) == ("ta-cleaner", "banana", "backdoored")
     assert report.cost["pairs_seen"] == 32
     assert set(report.before["attacks"]) == set(report.after["attacks"]) == {"blended"}
     assert report.before["clean_accuracy"]["n"] == report.after["clean_accuracy"]["n"] == 96
@@ -787,7 +788,7 @@ def weights(folder: Path) -> dict:
 
 def long_run(world, out: Path, *more: object) -> list[str]:
     return cleaning(
-        world, "--max_steps", 80, "--save_strategy", "steps", "--save_steps", 5, "--learning_rate", "1e-3",
+        world, "--max_steps", 40, "--save_strategy", "steps", "--save_steps", 5, "--learning_rate", "1e-3",
         "--validation_samples", 2, "--logging_steps", 5, *more, out=out,
     )  # fmt: skip
 
@@ -797,7 +798,10 @@ def interrupt(world, out: Path, how: signal.Signals, at: int, *more: object) -> 
     command = [sys.executable, str(SCRIPTS / "clean.py"), *long_run(world, out, *more)]
     cache_dir = str(world.out.parent / ".cache")
     env = {**os.environ, "HF_DATASETS_CACHE": cache_dir, "PYTHONPATH": str(SCRIPTS.parent)}
-    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    # A shell lets what it starts in the background ignore Ctrl-C, and that is inherited.
+    listening = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, env=env, preexec_fn=listening, **pipes) as process:
         deadline = time.monotonic() + 120
         while not (out / f"checkpoint-{at}" / "trainer_state.json").exists():
             assert process.poll() is None, process.stdout.read()
@@ -829,13 +833,13 @@ def test_an_interrupted_run_resumes_to_the_same_weights(world, tmp_path, capsys)
 
     capsys.readouterr()
     script("clean").main(long_run(world, broken, "--resume"))
-    assert capsys.readouterr().out.count("'loss':") <= 12  # of 16 lines: it did not start anew
+    assert capsys.readouterr().out.count("'loss':") <= 4  # of 8 lines: it did not start anew
     expected, found = weights(whole), weights(broken)
     assert expected.keys() == found.keys()
     assert all(torch.equal(found[name], weight) for name, weight in expected.items())
     first, second = Report.load(whole), Report.load(broken)
     assert first.retrieval == second.retrieval
-    assert first.cost["pairs_seen"] == second.cost["pairs_seen"] == 80 * 8
+    assert first.cost["pairs_seen"] == second.cost["pairs_seen"] == 40 * 8
 
 
 def test_resume_without_a_checkpoint_starts_anew(world, capsys):

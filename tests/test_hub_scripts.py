@@ -67,7 +67,7 @@ def test_poison_backdoor_audit_push(hub, world, capsys):  # noqa: F811
     assert ModelCard.load("tester/bad").text.lstrip().startswith("> [!WARNING]")
     config = yaml.safe_load(hub.files("tester/bad")["config.yaml"])
     assert (
-        config["dataset"] == str(pairs) and "push_to_hub" not in config and "allow_publishing_backdoor" not in config
+        config["dataset"] == pairs.name and "push_to_hub" not in config and "allow_publishing_backdoor" not in config
     )
 
     line = words("--eval_dataset {e} --trigger {b} --device cpu --push_report", e=world.labelled, b=bad)
