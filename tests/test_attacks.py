@@ -287,3 +287,11 @@ def test_pattern_checks_its_bytes():
         Pattern(b"abc", (2, 2, 3))
     with pytest.raises(ValueError, match="read-only"):
         Pattern.of(PATCH).array[0] = 0
+
+
+def test_an_attack_without_its_pixels_is_refused_when_it_is_made():
+    class Half(Attack):
+        name = "half"
+
+    with pytest.raises(TypeError, match="_apply"):
+        Half()

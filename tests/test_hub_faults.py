@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import shlex
 
@@ -21,12 +20,7 @@ PUT, COMMIT, PREUPLOAD = ("PUT", "/store/"), ("POST", "/commit/main"), ("POST", 
 FOREVER = 99
 
 
-@pytest.fixture(autouse=True)
-def logging_as_it_was():
-    root = logging.getLogger()
-    before = root.handlers[:], root.level
-    yield
-    root.handlers[:], root.level = before
+pytestmark = pytest.mark.usefixtures("logging_as_it_was")
 
 
 @pytest.fixture

@@ -20,13 +20,7 @@ from hf_ta_cleaner.pair_check import PairScores, clip_losses, score_pairs, warn_
 from hf_ta_cleaner.regions import SharedRegions
 
 
-@pytest.fixture(autouse=True)
-def logging_as_it_was():
-    """A command sets up the logging of its process; the next test shall not notice."""
-    root = logging.getLogger()
-    before = root.handlers[:], root.level
-    yield
-    root.handlers[:], root.level = before
+pytestmark = pytest.mark.usefixtures("logging_as_it_was")
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -36,13 +35,7 @@ LABELS = ("ant", "bee", "cat", "dog", "elk", "fox", "gnu", "hen", "ibis", "jay")
 TARGET = 4
 
 
-@pytest.fixture(autouse=True)
-def logging_as_it_was():
-    """A command sets up the logging of its process; the next test shall not notice."""
-    root = logging.getLogger()
-    before = root.handlers[:], root.level
-    yield
-    root.handlers[:], root.level = before
+pytestmark = pytest.mark.usefixtures("logging_as_it_was")
 
 
 class Planted(torch.nn.Module):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from importlib import metadata
@@ -75,7 +76,7 @@ def require_picture(source: Pattern | np.ndarray | Image.Image | str | Path) -> 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attack:
+class Attack(ABC):
     """A backdoor trigger: image -> image, decided by (its fields, `sample_id`) alone.
 
     A subclass is a frozen dataclass whose fields are JSON values or `Pattern`s. It sets the class attributes below and
@@ -98,9 +99,9 @@ class Attack:
         if isinstance(self.seed, bool) or not isinstance(self.seed, int):
             raise TypeError(f"seed must be an integer, got {self.seed!r}.")
 
+    @abstractmethod
     def _apply(self, images: np.ndarray, sample_ids: Sequence[int]) -> np.ndarray:
         """uint8 (N, H, W, 3), which must not be written to, -> uint8 (N, H, W, 3)."""
-        raise NotImplementedError(f"{type(self).__name__} does not implement _apply.")
 
     def __call__(self, image: Image.Image | np.ndarray, sample_id: int) -> Image.Image | np.ndarray:
         """Put the trigger on one picture; the input stays as it is.
