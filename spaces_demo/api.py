@@ -15,7 +15,8 @@ import gradio as gr
 from batch import batch as run_batch
 from batch import rates, sample_pictures, to_csv
 from inputs import MAX_CHARACTERS, ProbeError, read_picture, read_prompts, uploaded
-from probe import PAIRS, START, controls, describe, look
+from probe import PAIRS, START, look
+from triggers import controls, describe
 
 
 MAX_ANSWERS = 20

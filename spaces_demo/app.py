@@ -1,5 +1,5 @@
-"""The page of the Space. What it does is in handlers.py; what it computes, in probe.py, batch.py
-and live.py; how results look, in views.py.
+"""The page of the Space. What it does is in handlers.py; what it computes, in probe.py, triggers.py,
+batch.py and live.py; how results look, in views.py.
 
 make space                                   # from the repository, with the models in models/
 SUSPECT_MODEL=... CLEANED_MODEL=... make space   # Hub ids or folders
@@ -42,8 +42,9 @@ from handlers import (
 from inputs import MAX_CHARACTERS, MAX_FILE_MB, ProbeError, read_prompts
 from live import MAX_STEPS, METHODS, RATE
 from PIL import Image
-from probe import HERE, PAIRS, PLACES, START, available_attacks, examples, look
+from probe import HERE, PAIRS, START, examples, look
 from starlette.middleware import Middleware
+from triggers import PLACES, available_attacks
 
 from hf_ta_cleaner import sandbox
 from hf_ta_cleaner.attacks import fit

@@ -14,7 +14,8 @@ import views
 from batch import MAX_BATCH, batch, rates, sample_pictures, to_csv
 from inputs import ProbeError, label_of, read_picture, read_prompts, uploaded
 from live import AUDITED, Cleaning, audit_pair
-from probe import PAIRS, START, Controls, Pair, available_attacks, controls, describe, look
+from probe import PAIRS, START, Pair, look
+from triggers import Controls, available_attacks, controls, describe
 
 from hf_ta_cleaner import sandbox
 

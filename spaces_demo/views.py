@@ -15,7 +15,8 @@ from batch import MAX_BATCH
 from inputs import MAX_FILE_MB, MAX_LABELS, MAX_PIXELS
 from live import Point
 from PIL import Image
-from probe import VIEWS, WHO, Answers, Pair, describe
+from probe import VIEWS, WHO, Answers, Pair
+from triggers import describe
 
 from hf_ta_cleaner import Report
 

@@ -38,6 +38,7 @@ import batch as batches
 import inputs
 import live
 import probe
+import triggers
 import views
 from gate import Gate
 from inputs import ProbeError, Prompts, read_picture, read_prompts
@@ -262,7 +263,7 @@ def test_every_attack_is_there_unless_it_needs_a_file(pair, suspect, tmp_path, m
     monkeypatch.setenv("MODEL_ROOTS", str(tmp_path))
     crafted = probe.load_pair(str(folder), str(folder))
     assert next(iter(crafted.triggers)) == crafted.own == "trojvqa" and crafted.target == "banana"
-    assert probe.controls(crafted.trigger(), 72) == probe.Controls(None, None, None)
+    assert triggers.controls(crafted.trigger(), 72) == triggers.Controls(None, None, None)
 
 
 def test_folders_elsewhere_are_refused_as_if_they_were_not_there(suspect, tmp_path, monkeypatch):
@@ -332,7 +333,7 @@ def test_at_most_two_pairs_stay_open(monkeypatch):
 
 def test_controls_come_from_the_fields():
     def titles(name):
-        found = probe.controls(get_attack(name), 224)
+        found = triggers.controls(get_attack(name), 224)
         return found.size and found.size.field, found.strength and found.strength.field, found.place
 
     assert titles("badnet") == ("patch_px", None, "random")
@@ -340,18 +341,18 @@ def test_controls_come_from_the_fields():
     assert titles("sig") == (None, "delta", None)
     assert titles("ssba") == (None, "rms", None)
     assert titles("wanet") == (None, "s", None)
-    assert probe.controls(get_attack("badnet"), 224).size.value == 16
-    assert probe.controls(get_attack("badnet"), 72).size.value == 5
+    assert triggers.controls(get_attack("badnet"), 224).size.value == 16
+    assert triggers.controls(get_attack("badnet"), 72).size.value == 5
 
 
 def test_what_is_left_alone_changes_nothing_and_what_is_set_counts():
     blended, badnet = get_attack("blended"), get_attack("badnet")
-    assert probe.adjust(blended, 72, size=9, strength=0.2, place="middle") is blended
-    assert probe.adjust(blended, 72, None, 0.5, None) == get_attack("blended", alpha=0.5)
+    assert triggers.adjust(blended, 72, size=9, strength=0.2, place="middle") is blended
+    assert triggers.adjust(blended, 72, None, 0.5, None) == get_attack("blended", alpha=0.5)
     wanted = get_attack("badnet", patch_px=9, place="top-left")
-    assert probe.adjust(badnet, 72, 9, 0.7, "top-left") == wanted
+    assert triggers.adjust(badnet, 72, 9, 0.7, "top-left") == wanted
     with pytest.raises(ProbeError, match="alpha is a share"):
-        probe.adjust(blended, 72, None, 3, None)
+        triggers.adjust(blended, 72, None, 3, None)
 
 
 def test_an_unknown_trigger_is_named(pair):
