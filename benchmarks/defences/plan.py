@@ -13,7 +13,7 @@ from hf_ta_cleaner.sandbox import CLASSES
 
 ROOT = Path(__file__).parent.parent.parent
 CONFIGS = ROOT / "scripts" / "configs"
-CLEAN_PAIRS, HELD_OUT = 10_000, 2_000
+CLEAN_PAIRS, HELD_OUT = 10_000, 4_800
 EPOCHS, BATCH, REBOUND_STEPS, REBOUND_PAIRS = 2, 64, 300, 10_000
 STEPS = CLEAN_PAIRS // BATCH * EPOCHS
 

@@ -1,11 +1,15 @@
-"""How strong each method is made: one written rule that a defender could follow, without poison and without labels.
+"""How strong each method is made: one written rule that a defender could follow, without a suspect and without poison.
 
     Clean the never-poisoned model with every method on the same clean pairs, at the strengths 1, then 2, 4, 8 as long
-    as recall on held-out pairs holds, else 1/2, 1/4, 1/8 until it does. It holds while it is at most one point below
-    R, the better of the never-poisoned model itself and that model after ft at any strength tried. The strongest
-    setting that holds is the method's, for every row of the matrix; where none holds it is the weakest tried.
+    as zero-shot accuracy on held-out labelled pictures holds, else 1/2, 1/4, 1/8 until it does. It holds while it is
+    at most one point below R, the better of the never-poisoned model itself and that model after ft at any strength
+    tried. The strongest setting that holds is the method's, for every row of the matrix; where none holds it is the
+    weakest tried.
 
-R counts ft because a base that was not trained to the end makes every cleaning look free.
+R counts ft because a base that was not trained to the end makes every cleaning look free. The held-out pictures are
+none that the matrix is measured on. Retrieval recall on held-out pairs is told beside it and decides nothing: any
+fine-tuning takes more than a point of the sandbox CLIP's (ft at a quarter of its rate 1.5), so that a rule on it
+would compare nothing but the weakest settings.
 """
 
 from __future__ import annotations
@@ -22,17 +26,20 @@ BUDGET = 0.01
 
 @dataclass
 class Choice:
-    """What the rule has found: R, every recall it rests on, and the strength of each method."""
+    """What the rule has found: R, the accuracies it rests on, the strength of each method, and the recalls beside."""
 
     reference: float
     tried: dict[str, dict[float, float]] = field(default_factory=dict)
     strengths: dict[str, float] = field(default_factory=dict)
+    recall: dict[str, dict[float, float]] = field(default_factory=dict)
 
     def to_dict(self) -> dict:
         content = asdict(self)
-        content["tried"] = {
-            method: {f"{s:g}": recall for s, recall in sorted(tried.items())} for method, tried in self.tried.items()
-        }
+        for name in ("tried", "recall"):
+            content[name] = {
+                method: {f"{s:g}": value for s, value in sorted(found.items())}
+                for method, found in content[name].items()
+            }
         return {**content, "budget": BUDGET, "rule": __doc__.split("\n\n")[1].strip()}
 
 
@@ -40,7 +47,7 @@ def choose(measure: Callable[[str, float], tuple[float, float]], methods: Iterab
     """Applies the rule.
 
     Args:
-        measure: (method, strength) -> held-out recall@1 of the never-poisoned model before and after, in [0, 1].
+        measure: (method, strength) -> held-out accuracy of the never-poisoned model before and after, in [0, 1].
         methods: The methods; `ft` is settled first, because it settles R.
         jobs: How many of the others are settled at a time.
     """

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
@@ -96,23 +97,26 @@ def minutes(steps: Iterable[Step], known: Iterable[Step], jobs: int) -> float:
 
 
 def settle_strengths(planner: Planner, runner: Runner, methods: Iterable[str]) -> rule.Choice:
-    """The rule's first stage: cleans the never-poisoned model and reads held-out recall."""
+    """The rule's first stage: cleans the never-poisoned model and reads held-out accuracy."""
+    recall: dict[str, dict[float, float]] = defaultdict(dict)
 
     def measure(method: str, strength: float) -> tuple[float, float]:
         step = rule_step(planner, method, strength)
         runner.run([step])
-        recall = json.loads((step.folder / step.done).read_text())["retrieval"]
-        return recall["before"]["recall@1"], recall["after"]["recall@1"]
+        report = json.loads((step.folder / step.done).read_text())
+        recall[method][strength] = report["retrieval"]["after"]["recall@1"]
+        return tuple(report[when]["clean_accuracy"]["top1"] for when in ("before", "after"))
 
     choice = rule.choose(measure, methods, runner.jobs)
+    choice.recall = dict(recall)
     (planner.out / "rule.json").write_text(json.dumps(choice.to_dict(), indent=1) + "\n")
     return choice
 
 
 def rule_step(planner: Planner, method: str, strength: float) -> Step:
     folder = planner.out / "rule" / f"{method.replace(' ', '_')}-s{strength:g}"
-    flags = ("--validation_samples", str(HELD_OUT))
-    return planner.clean("sandbox", method, 0, folder, strength=strength, flags=flags, audits=0)
+    flags = ("--eval_dataset", "sandbox", "--eval_split", "train", "--max_eval_samples", str(HELD_OUT))
+    return planner.clean("sandbox", method, 0, folder, strength=strength, flags=flags, audits=1)
 
 
 def run_part(cells: Sequence[Cell], runner: Runner, out: Path) -> None:

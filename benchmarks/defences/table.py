@@ -215,11 +215,12 @@ def to_markdown(matrix: dict[str, Any]) -> str:
         f"`{matrix['command']}`. Target banana, {CLEAN_PAIRS:,} clean pairs unless said otherwise, the same for every "
         "method. Per cent; CA loss against the better of the suspect and the never-poisoned model after ft on the "
         "same pairs; excess over the never-poisoned model under the same trigger.",
-        f"## The strength of each method\n\n{rule['rule']}\n\nR = {percent(rule['reference'])}%.\n\n"
+        f"## The strength of each method\n\n{rule['rule']}\n\nR = {percent(rule['reference'])}%. "
+        "Accuracy by strength, and retrieval recall at the chosen one, in per cent:\n\n"
         + "\n".join(
             f"- {method}: **{strength:g}** ("
-            + ", ".join(f"{s}: {percent(recall)}" for s, recall in rule["tried"][method].items())
-            + ")"
+            + ", ".join(f"{s}: {percent(value)}" for s, value in rule["tried"][method].items())
+            + f"; recall@1 {percent(rule['recall'][method][f'{strength:g}'])})"
             for method, strength in rule["strengths"].items()
         ),
     ]
