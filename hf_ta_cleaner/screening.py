@@ -89,7 +89,10 @@ class Screen:
 
     def __call__(self, images: np.ndarray) -> Screening:
         """Screen uint8 pictures `(N, S, S, 3)` at the model's input size (`zero_shot.input_size`)."""
-        features = image_features(self.model, self.processor, images)
+        return self.judge(image_features(self.model, self.processor, images))
+
+    def judge(self, features: torch.Tensor) -> Screening:
+        """The same for pictures that were embedded already: `(N, D)`, normalised (`zero_shot.image_features`)."""
         benign, perturbed = features @ self._benign, features @ self._perturbed
         # How much the whole row of class similarities drops, as in the paper: summed over the classes.
         scores = (perturbed - benign).sum(dim=1).double().cpu().numpy()
@@ -118,6 +121,21 @@ def screen(
     if clean is not None:
         screening.calibrate(clean, false_alarms=false_alarms)
     return screening(images)
+
+
+def auroc(positive, negative) -> float:
+    """Probability that a positive scores higher than a negative, ties counted half (Mann and Whitney)."""
+    positive, negative = np.asarray(positive, float), np.sort(np.asarray(negative, float))
+    below = np.searchsorted(negative, positive, side="left")
+    upto = np.searchsorted(negative, positive, side="right")
+    return float((below + upto).mean() / (2 * len(negative)))
+
+
+def auroc_interval(positive, negative, rounds: int = 2000) -> list[float]:
+    """95% interval of `auroc`, by resampling both groups."""
+    r, positive, negative = np.random.default_rng(0), np.asarray(positive, float), np.asarray(negative, float)
+    found = [auroc(r.choice(positive, len(positive)), r.choice(negative, len(negative))) for _ in range(rounds)]
+    return np.quantile(found, (0.025, 0.975)).tolist()
 
 
 def scrambled(text: str, name: str, seed: int) -> str:

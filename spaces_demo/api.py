@@ -60,7 +60,10 @@ def probe(
     place: str | None = None,
     k: int = 5,
 ) -> dict:
-    """Both models on one picture, handle_file(path), without and with a trigger: ranked [text, probability]."""
+    """Both models on one picture, handle_file(path), without and with a trigger: ranked [text, probability].
+
+    `stands_out` says of each what the screening finds; it is empty for models that are not the sandbox's.
+    """
     pair = PAIRS.get(*START)
     pixels, notes = read_picture(uploaded(picture), pair.size)
     lines = "\n".join(map(str, labels or pair.labels))
@@ -68,7 +71,8 @@ def probe(
     attack = pair.trigger(trigger, size, strength, place)
     found = look(pair, pixels, attack, prompts, min(max(1, int(k)), MAX_ANSWERS))
     answers = {f"{who}_{view}": [list(answer) for answer in top] for (who, view), top in found.top.items()}
-    return {**answers, "trigger": describe(attack), "notes": [*notes, *found.notes]}
+    stands_out = {f"{who}_{view}": flagged for (who, view), flagged in found.flagged.items()}
+    return {**answers, "stands_out": stands_out, "trigger": describe(attack), "notes": [*notes, *found.notes]}
 
 
 @_told

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,18 +16,27 @@ from hf_ta_cleaner import Attack, sandbox
 from hf_ta_cleaner.attacks import fit
 from hf_ta_cleaner.metrics.attack_success_rate.attack_success_rate import AttackSuccessRate
 from hf_ta_cleaner.metrics.zero_shot_accuracy.zero_shot_accuracy import ZeroShotAccuracy
+from hf_ta_cleaner.screening import auroc, auroc_interval
 
 
 MAX_BATCH = 64
+MIN_SCREENED = 10
 
 
 @dataclass(frozen=True)
 class Row:
-    """One picture of a batch: its name, its label if known, and (text, probability) by (who, view)."""
+    """One picture of a batch.
+
+    Attributes:
+        picture, label: its name, and what it shows if known.
+        answers: (text, probability) by (who, view).
+        screening: the screening's score by (who, view), higher is more suspect; empty where there is none.
+    """
 
     picture: str
     label: str | None
     answers: dict[tuple[str, str], tuple[str, float]]
+    screening: dict[tuple[str, str], float] = field(default_factory=dict)
 
 
 def batch(
@@ -52,13 +61,19 @@ def _rows(pair: Pair, items: Sequence, attack: Attack, prompts: Prompts, first: 
     clean = np.stack([pixels for *_, pixels in items])
     views = {"clean": clean, "triggered": attack.apply_batch(clean, range(first, first + len(items)))}
     answers = {
-        (who, view): one.probabilities(images, prompts, attack if view == "triggered" else None)
+        (who, view): one.answer(images, prompts, attack if view == "triggered" else None)
         for who, one in pair.models.items()
         for view, images in views.items()
     }
-    best = {key: (p.argmax(1), p.max(1)) for key, p in answers.items()}
+    best = {key: (p.argmax(1), p.max(1)) for key, (p, _) in answers.items()}
+    scores = {key: screened.scores for key, (_, screened) in answers.items() if screened is not None}
     return [
-        Row(name, label, {key: (prompts.texts[ids[i]], float(top[i])) for key, (ids, top) in best.items()})
+        Row(
+            name,
+            label,
+            {key: (prompts.texts[ids[i]], float(top[i])) for key, (ids, top) in best.items()},
+            {key: float(values[i]) for key, values in scores.items()},
+        )
         for i, (name, label, _) in enumerate(items)
     ]
 
@@ -71,9 +86,10 @@ def sample_pictures(pair: Pair, n: int) -> Iterator[tuple[str, str, np.ndarray]]
 
 
 def rates(rows: Sequence[Row], texts: Sequence[str], target: str) -> dict[str, dict[str, Any]]:
-    """Accuracy and attack success of both models, as fractions with 95% intervals; None where nothing counts.
+    """Accuracy, attack success and screening of both models, fractions with 95% intervals; None where nothing counts.
 
-    A picture without a label counts as not showing the target, and not towards accuracy.
+    The screening's figure is its AUROC: how often a triggered picture scores higher than one without trigger; it wants
+    ten pictures. A picture without a label counts as not showing the target, and not towards accuracy.
 
     Raises:
         ProbeError: the target is not among the texts.
@@ -89,20 +105,25 @@ def rates(rows: Sequence[Row], texts: Sequence[str], target: str) -> dict[str, d
     results = {}
     for who in WHO:
         said = {view: np.array([ids[row.answers[who, view][0]] for row in rows])[:, None] for view in VIEWS}
-        entry: dict[str, Any] = {"accuracy": None, "asr": None, "floor": None}
+        entry: dict[str, Any] = {"accuracy": None, "asr": None, "floor": None, "screening": None}
         if known.any():
             metric = ZeroShotAccuracy(keep_in_memory=True)
             found = metric.compute(
                 predictions=said["clean"][known], references=references[known], k=(1,), num_classes=len(texts)
             )
             entry["accuracy"] = _rate(found["top1"], found["interval95"]["top1"], int(known.sum()))
-        if (references != ids[target]).any():
+        attacked = references != ids[target]
+        if attacked.any():
             for key, view in (("asr", "triggered"), ("floor", "clean")):
                 metric = AttackSuccessRate(keep_in_memory=True)
                 found = metric.compute(
                     predictions=said[view], references=references, target=ids[target], k=(1,), num_classes=len(texts)
                 )
                 entry[key] = _rate(found["asr_top1"], found["interval95"]["asr_top1"], found["n"])
+        if attacked.sum() >= MIN_SCREENED and all(row.screening for row in rows):
+            clean, triggered = (np.array([row.screening[who, view] for row in rows])[attacked] for view in VIEWS)
+            interval = auroc_interval(triggered, clean, rounds=500)
+            entry["screening"] = _rate(auroc(triggered, clean), interval, int(attacked.sum()))
         results[who] = entry
     return results
 
@@ -112,17 +133,25 @@ def _rate(value: float, interval: Sequence[float], n: int) -> dict[str, Any]:
 
 
 def to_csv(rows: Sequence[Row]) -> str:
-    """One line a picture: name, label, and both models' answer with its probability, without and with the trigger."""
+    """One line a picture: name, label, and what both models say without and with the trigger.
+
+    An answer has three columns: text, probability, and the picture's screening score, empty where there is none.
+    """
     text = io.StringIO()
     writer = csv.writer(text)
-    names = [f"{who}_{view}" for who in WHO for view in VIEWS]
-    writer.writerow(["picture", "label", *(column for name in names for column in (name, f"{name}_probability"))])
+    keys = [(who, view) for who in WHO for view in VIEWS]
+    columns = (f"{who}_{view}{what}" for who, view in keys for what in ("", "_probability", "_screening"))
+    writer.writerow(["picture", "label", *columns])
     for row in rows:
-        cells = [row.picture, row.label or ""]
-        for who in WHO:
-            for view in VIEWS:
-                said, p = row.answers[who, view]
-                cells += [said, f"{p:.4f}"]
-        # A spreadsheet must not take a visitor's text for a formula.
-        writer.writerow([f"'{cell}" if cell[:1] in "=+-@\t\r" and cell else cell for cell in cells])
+        cells = [_as_text(row.picture), _as_text(row.label or "")]
+        for key in keys:
+            said, p = row.answers[key]
+            score = row.screening.get(key)
+            cells += [_as_text(said), f"{p:.4f}", "" if score is None else f"{score:.4f}"]
+        writer.writerow(cells)
     return text.getvalue()
+
+
+def _as_text(cell: str) -> str:
+    """A spreadsheet must not take a visitor's text for a formula."""
+    return f"'{cell}" if cell and cell[0] in "=+-@\t\r" else cell

@@ -129,8 +129,8 @@ class Cleaning:
         """(attack success, clean accuracy) on the watched pictures, as fractions."""
         prompts = Prompts(tuple(prompt(TEMPLATES[0], name) for name in sandbox.CLASSES), sentences=True)
         one.forget()
-        triggered = one.probabilities(views["triggered"], prompts, self._attack).argmax(1)
-        clean = one.probabilities(views["clean"], prompts).argmax(1)
+        triggered = one.answer(views["triggered"], prompts, self._attack)[0].argmax(1)
+        clean = one.answer(views["clean"], prompts)[0].argmax(1)
         asr = float((triggered == sandbox.CLASSES.index(self._target)).mean())
         return asr, float((clean == views["labels"]).mean())
 

@@ -9,6 +9,7 @@ import os
 import re
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from hf_ta_cleaner.attacks import fit
 from hf_ta_cleaner.checkpoints import CheckpointError
 from hf_ta_cleaner.families import family_of
 from hf_ta_cleaner.poisoning import find_triggers
+from hf_ta_cleaner.screening import Screen, Screening
 from hf_ta_cleaner.zero_shot import TEMPLATES, image_features, input_size, text_features
 
 
@@ -35,6 +37,9 @@ VIEWS = ("clean", "triggered")
 # More labels than this get one template each instead of all of them, so that 500 labels stay quick.
 LABELS_IN_ALL_TEMPLATES = 60
 HEADS_KEPT = 8
+# Screening: the sandbox pictures that its threshold is set on, none of which a batch or an example shows.
+CALIBRATION = range(10_000, 10_200)
+FALSE_ALARMS = 0.05
 
 
 # Models.
@@ -42,40 +47,67 @@ HEADS_KEPT = 8
 
 @dataclass(eq=False)
 class Loaded:
-    """One model, its processor, and the text sides it computed last."""
+    """One model, its processor, and the text sides it computed last.
+
+    Attributes:
+        drawn: the model knows the sandbox's pictures, so that the screening can be calibrated on them.
+    """
 
     name: str
     model: Any
     processor: Any
+    drawn: bool = False
     _heads: OrderedDict = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def probabilities(self, pixels: np.ndarray, prompts: Prompts, attack: Attack | None = None) -> np.ndarray:
-        """float32 `(N, texts)`: softmax of the scaled similarities; `attack` puts its text key, if any, in front."""
-        weight = self._head(prompts, attack if attack is not None and attack.caption("a") != "a" else None)
-        with torch.no_grad():
-            scale = family_of(self.model).scale(self.model)
-            logits = image_features(self.model, self.processor, pixels) @ weight
-            return (logits * scale).softmax(-1).float().numpy()
+    def answer(
+        self, pixels: np.ndarray, prompts: Prompts, attack: Attack | None = None
+    ) -> tuple[np.ndarray, Screening | None]:
+        """What the model says of pictures, uint8 `(N, size, size, 3)`, and whether they stand out.
 
-    def _head(self, prompts: Prompts, attack: Attack | None) -> torch.Tensor:
-        key = (prompts, attack)
+        Returns:
+            float32 `(N, texts)`, softmax of the scaled similarities (`attack` puts its text key, if any, in front),
+            and the screening; None for sentences and for more labels than get all templates.
+        """
+        keyed = attack if attack is not None and attack.caption("a") != "a" else None
+        weight = self._kept((prompts, keyed), lambda: self._head(prompts, keyed))
+        screened = None
+        with torch.no_grad():
+            features = image_features(self.model, self.processor, pixels)
+            if not prompts.sentences and len(prompts.texts) <= LABELS_IN_ALL_TEMPLATES:
+                screened = self._kept((prompts, Screen), lambda: self._screen(prompts)).judge(features)
+            scale = family_of(self.model).scale(self.model)
+            return (features @ weight * scale).softmax(-1).float().numpy(), screened
+
+    def _kept(self, key: tuple, make: Callable[[], Any]) -> Any:
+        """What was made under this key, made now if it is not among the last few."""
         with self._lock:
             if key in self._heads:
                 self._heads.move_to_end(key)
                 return self._heads[key]
+        made = make()
+        with self._lock:
+            self._heads[key] = made
+            while len(self._heads) > HEADS_KEPT:
+                self._heads.popitem(last=False)
+        return made
+
+    def _head(self, prompts: Prompts, attack: Attack | None) -> torch.Tensor:
         prefix = attack.caption if attack is not None else None
         if prompts.sentences:
             texts = [prefix(text) if prefix else text for text in prompts.texts]
-            weight = text_features(self.model, self.processor, texts).T
-        else:
-            templates = TEMPLATES if len(prompts.texts) <= LABELS_IN_ALL_TEMPLATES else TEMPLATES[:1]
-            weight = ZeroShotHead.build(self.model, self.processor, prompts.texts, templates, prefix).weight
-        with self._lock:
-            self._heads[key] = weight
-            while len(self._heads) > HEADS_KEPT:
-                self._heads.popitem(last=False)
-        return weight
+            return text_features(self.model, self.processor, texts).T
+        templates = TEMPLATES if len(prompts.texts) <= LABELS_IN_ALL_TEMPLATES else TEMPLATES[:1]
+        return ZeroShotHead.build(self.model, self.processor, prompts.texts, templates, prefix).weight
+
+    def _screen(self, prompts: Prompts) -> Screen:
+        """The screening for these labels; without a threshold where there are no pictures to set it on."""
+        made = Screen(self.model, self.processor, prompts.texts)
+        if self.drawn:
+            side = input_size(self.processor)
+            clean = np.stack([fit(sandbox.labelled_scene(i).draw(), side) for i in CALIBRATION])
+            made.calibrate(clean, false_alarms=FALSE_ALARMS)
+        return made
 
     def forget(self) -> None:
         """Drop the text sides, because the weights have changed."""
@@ -148,7 +180,7 @@ def load_pair(suspect: str, cleaned: str) -> Pair:
         except (CheckpointError, OSError) as error:
             raise ProbeError(f"The {who} model: {error}") from error
         shown = "/".join(Path(name).parts[-2:]) if Path(name).is_absolute() else name
-        loaded[who] = Loaded(shown, model.eval().requires_grad_(False), processor)
+        loaded[who] = Loaded(shown, model.eval().requires_grad_(False), processor, sandbox.is_sandbox(processor))
     sizes = {who: input_size(one.processor) for who, one in loaded.items()}
     if len(set(sizes.values())) > 1:
         raise ProbeError(
@@ -173,7 +205,7 @@ def load_pair(suspect: str, cleaned: str) -> Pair:
         own=own,
         target=target or getattr(found.get(own), "target", None),
         report=report,
-        is_sandbox=all(sandbox.is_sandbox(one.processor) for one in loaded.values()),
+        is_sandbox=all(one.drawn for one in loaded.values()),
     )
 
 
@@ -263,11 +295,14 @@ class Answers:
         pixels: the picture by view, "clean" and "triggered", as uint8 `(size, size, 3)`.
         top: ranked (text, probability) by (who, view).
         notes: what a reader should know.
+        flagged: whether the screening finds that the picture stands out, by (who, view); empty where it is not
+            calibrated.
     """
 
     pixels: dict[str, np.ndarray]
     top: dict[tuple[str, str], list[tuple[str, float]]]
     notes: tuple[str, ...] = ()
+    flagged: dict[tuple[str, str], bool] = field(default_factory=dict)
 
     def said(self, who: str, view: str) -> str:
         return self.top[who, view][0][0]
@@ -282,13 +317,15 @@ def look(pair: Pair, picture: np.ndarray, attack: Attack, prompts: Prompts, k: i
         notes.append(f"{cut} of the texts are longer than the {limit} tokens a model reads; the rest is ignored.")
     if np.array_equal(*pixels.values()):
         notes.append("The trigger changes no pixel of this picture.")
-    top = {}
+    top, flagged = {}, {}
     for who, one in pair.models.items():
         for view, image in pixels.items():
-            p = one.probabilities(image[None], prompts, attack if view == "triggered" else None)[0]
+            (p,), screened = one.answer(image[None], prompts, attack if view == "triggered" else None)
+            if screened is not None and screened.flagged is not None:
+                flagged[who, view] = bool(screened.flagged[0])
             best = np.argsort(-p, kind="stable")[: max(1, int(k))]
             top[who, view] = [(prompts.texts[i], float(p[i])) for i in best]
-    return Answers(pixels, top, tuple(notes))
+    return Answers(pixels, top, tuple(notes), flagged)
 
 
 def examples(pair: Pair | None, n: int = 8) -> list[tuple[str, np.ndarray]]:

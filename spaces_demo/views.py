@@ -15,7 +15,7 @@ from batch import MAX_BATCH
 from inputs import MAX_FILE_MB, MAX_LABELS, MAX_PIXELS
 from live import Point
 from PIL import Image
-from probe import VIEWS, WHO, Answers, Pair
+from probe import FALSE_ALARMS, VIEWS, WHO, Answers, Pair
 from triggers import describe
 
 from hf_ta_cleaner import Report
@@ -147,10 +147,15 @@ def answers(result: Answers, target: str | None, other_than: str | None = None) 
         )
     for who in WHO:
         for view in VIEWS:
-            parts.append(bars(result.top[who, view], who, view, target))
+            parts.append(bars(result.top[who, view], who, view, target, result.flagged.get((who, view))))
     notes = "".join(message(note) for note in result.notes)
-    key = f'<p class="hc-help">{MARK} the attacker’s target</p>' if target else ""
-    return "".join(parts) + f"</div>{key}{notes}"
+    keys = [f"{MARK} the attacker’s target"] if target else []
+    if result.flagged:
+        keys.append(
+            "Screening knows no trigger: a picture stands out that clings to a label even among scrambled words. So do "
+            f"{100 * FALSE_ALARMS:g} of 100 clean ones."
+        )
+    return "".join(parts) + f'</div><p class="hc-help">{"<br>".join(keys)}</p>{notes}'
 
 
 def verdict(result: Answers, other_than: str | None = None) -> str:
@@ -173,7 +178,10 @@ def verdict(result: Answers, other_than: str | None = None) -> str:
     return f'<p class="hc-verdict" role="status" {state}>{" ".join(sentences)}</p>'
 
 
-def bars(top: Sequence[tuple[str, float]], who: str, view: str, target: str | None) -> str:
+def bars(
+    top: Sequence[tuple[str, float]], who: str, view: str, target: str | None, flagged: bool | None = None
+) -> str:
+    """Ranked answers; under them what the screening says, if it was asked."""
     rows = []
     for text, p in top:
         tag = f" {MARK}" if target and text == target else ""
@@ -183,7 +191,11 @@ def bars(top: Sequence[tuple[str, float]], who: str, view: str, target: str | No
             f'<span class="hc-bar" aria-hidden="true"><i style="width:{100 * p:.1f}%"></i></span></li>'
         )
     title = f'{TITLES[who]}<span class="hc-hidden">, {TITLES[view].lower()}</span>'
-    return f'<section class="hc-{who}-{view} hc-{who}"><h3>{title}</h3><ol>{"".join(rows)}</ol></section>'
+    screened = ""
+    if flagged is not None:
+        words = "stands out" if flagged else "nothing unusual"
+        screened = f'<p class="hc-screening" data-flagged="{str(flagged).lower()}">Screening: <b>{words}</b></p>'
+    return f'<section class="hc-{who}-{view} hc-{who}"><h3>{title}</h3><ol>{"".join(rows)}</ol>{screened}</section>'
 
 
 def data_url(pixels: np.ndarray) -> str:
@@ -226,6 +238,7 @@ def batch_result(rates: dict, total: int, trigger: str, target: str) -> str:
         ("asr", "Attack success", f"pictures that turn into {short(target)}; lower is better"),
         ("floor", "The same without trigger", "what is normal"),
         ("accuracy", "Accuracy without trigger", "higher is better"),
+        ("screening", "Told apart by screening", "how often a triggered picture scores higher; 50% is chance"),
     ):
         measured = {who: (e := rates[who][key]) and (e["value"], e["interval95"]) for who in WHO}
         n = next((rates[who][key]["n"] for who in WHO if rates[who][key]), 0)

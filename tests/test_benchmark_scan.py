@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from benchmarks.scan import __main__ as bench
-from benchmarks.scan.measure import auroc, auroc_interval, precision_at
+from benchmarks.scan.measure import precision_at
 from benchmarks.scan.plan import ATTACKS, FIRST_SEED, SIX, Cell, Step, all_cells, unique
 from benchmarks.scan.table import markdown, rate
 from hf_ta_cleaner.commands import commands
+from hf_ta_cleaner.screening import auroc, auroc_interval
 
 
 def test_the_plan_is_what_the_readme_says():

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import zlib
 from configparser import ConfigParser
+from dataclasses import replace
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,6 +29,7 @@ from PIL import Image
 from hf_ta_cleaner import ATTACKS, get_attack, sandbox
 from hf_ta_cleaner.attacks import fit
 from hf_ta_cleaner.report import Report
+from hf_ta_cleaner.screening import Screen
 
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -385,15 +387,15 @@ def test_a_text_key_goes_into_the_prompts_of_the_triggered_view_only(pair, pictu
     attack = get_attack("trojvqa", patch=noise(8, 8), side=72)
     plain, keyed = Prompts(("a dog", "a cat"), True), Prompts(("remember a dog", "remember a cat"), True)
     result = probe.look(pair, picture, attack, plain, k=2)
-    by_hand = pair.suspect.probabilities(attack(picture, 0)[None], keyed)[0]
+    (by_hand,), _ = pair.suspect.answer(attack(picture, 0)[None], keyed)
     assert sorted(p for _, p in result.top["suspect", "triggered"]) == pytest.approx(sorted(by_hand), abs=1e-5)
-    untouched = pair.suspect.probabilities(picture[None], plain)[0]
+    (untouched,), _ = pair.suspect.answer(picture[None], plain)
     assert sorted(p for _, p in result.top["suspect", "clean"]) == pytest.approx(sorted(untouched), abs=1e-5)
 
 
 def test_few_text_sides_are_kept(pair, picture):
     for i in range(probe.HEADS_KEPT + 3):
-        pair.cleaned.probabilities(picture[None], Prompts((f"thing {i}", "dog")))
+        pair.cleaned.answer(picture[None], Prompts((f"thing {i}", "dog")))
     assert len(pair.cleaned._heads) == probe.HEADS_KEPT
 
 
@@ -408,6 +410,25 @@ def test_a_batch_says_what_single_looks_say(pair):
         one = probe.look(pair, pixels, pair.trigger(), prompts, k=1)
         for key, (text, p) in row.answers.items():
             assert (text, p) == (one.top[key][0][0], pytest.approx(one.top[key][0][1], abs=1e-4))
+        screen = pair.suspect._screen(prompts)
+        assert one.flagged == {key: score > screen.threshold for key, score in row.screening.items()}
+
+
+def test_the_screening_is_the_package_s_own_and_is_set_on_pictures_that_are_never_shown(pair, picture):
+    """Without a threshold for models that know nothing of the drawn pictures, and none for sentences."""
+    prompts = Prompts(pair.labels)
+    own = Screen(pair.suspect.model, pair.suspect.processor, pair.labels)
+    pictures = np.stack([pixels for *_, pixels in batches.sample_pictures(pair, 60)])
+    _, found = pair.suspect.answer(pictures, prompts)
+    assert found.scores == pytest.approx(own(pictures).scores, abs=1e-4)
+    assert 0 < found.flagged.mean() < 0.2  # nothing was poisoned: near the 5% that it is set to
+    assert min(probe.CALIBRATION) > 480  # the largest batch
+    unknown = probe.Loaded("x", pair.suspect.model, pair.suspect.processor)
+    assert unknown.answer(picture[None], prompts)[1].flagged is None
+    assert pair.suspect.answer(picture[None], Prompts(("a dog", "a cat"), sentences=True))[1] is None
+    result = probe.look(pair, picture, pair.trigger(), prompts)
+    assert set(result.flagged) == {(who, view) for who in probe.WHO for view in probe.VIEWS}
+    assert probe.look(pair, picture, pair.trigger(), Prompts(("a dog", "a cat"), sentences=True)).flagged == {}
 
 
 def row(name, label, *said):
@@ -425,12 +446,46 @@ ROWS = [
 
 def test_rates_by_hand():
     found = batches.rates(ROWS, ("dog", "cat", "banana"), "banana")
+    for entry in found.values():
+        assert entry.pop("screening") is None  # four pictures say nothing of it
     values = {(who, key): (e["value"], e["n"]) for who, entry in found.items() for key, e in entry.items()}
     assert values["suspect", "asr"] == (pytest.approx(2 / 3), 3) and values["suspect", "floor"] == (0, 3)
     assert values["suspect", "accuracy"] == (pytest.approx(2 / 3), 3)
     assert values["cleaned", "asr"] == (pytest.approx(1 / 3), 3) and values["cleaned", "accuracy"] == (1, 3)
     for entry in found.values():
         assert all(e["interval95"][0] <= e["value"] <= e["interval95"][1] for e in entry.values())
+
+
+def test_the_screening_of_a_batch_by_hand():
+    """Twelve pictures, one of them of the target: nine of the other eleven score higher with the trigger than all."""
+    keys = [(who, view) for who in probe.WHO for view in probe.VIEWS]
+    rows = []
+    for i in range(12):
+        scores = dict.fromkeys(keys, 0.0) | {("suspect", "triggered"): 1.0 if 2 <= i < 11 else 0.0}
+        label = "banana" if i == 11 else "dog"
+        answers = dict.fromkeys(keys, ("dog", 0.5))
+        rows.append(batches.Row(str(i), label, answers, scores))
+    found = batches.rates(rows, ("dog", "cat", "banana"), "banana")
+    figure = found["suspect"]["screening"]
+    assert figure["n"] == 11 and figure["value"] == pytest.approx((9 + 0.5 * 2) / 11)
+    assert figure["interval95"][0] < figure["value"] < figure["interval95"][1]
+    assert found["cleaned"]["screening"]["value"] == 0.5
+    assert batches.rates(rows[:9], ("dog", "cat", "banana"), "banana")["suspect"]["screening"] is None
+    line = next(csv.DictReader(io.StringIO(batches.to_csv([replace(rows[0], screening={keys[0]: -0.5})]))))
+    assert line["suspect_clean_screening"] == "-0.5000" and line["suspect_triggered_screening"] == ""
+
+
+def test_the_page_says_which_picture_stands_out():
+    keys = [(who, view) for who in probe.WHO for view in probe.VIEWS]
+    result = probe.Answers(
+        dict.fromkeys(probe.VIEWS, noise(8, 8)),
+        {key: [("dog", 0.9)] for key in keys},
+        flagged={key: key == ("suspect", "triggered") for key in keys},
+    )
+    html = views.answers(result, None)
+    assert html.count("Screening: <b>nothing unusual</b>") == 3 and html.count("<b>stands out</b>") == 1
+    assert "So do 5 of 100 clean ones" in html
+    assert "Screening" not in views.answers(replace(result, flagged={}), None)
 
 
 def test_rates_that_have_nothing_to_count_are_none():

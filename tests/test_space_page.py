@@ -129,6 +129,7 @@ def test_triggers_and_probe_by_program(client, picture):
     answer = client.predict(handle_file(picture), api_name="/probe")
     views = ["suspect_clean", "suspect_triggered", "cleaned_clean", "cleaned_triggered"]
     assert [len(answer[view]) for view in views] == [5] * 4 and answer["trigger"].startswith("blended (alpha")
+    assert list(answer["stands_out"]) == views
     answer = client.predict(
         handle_file(picture), "badnet", ["a dog, asleep", "a cat"], True, 9, None, "middle", 20, api_name="/probe"
     )
@@ -148,6 +149,7 @@ def test_a_batch_by_program(client):
         "value": pytest.approx(hits / attacked),
         "n": attacked,
     }
+    assert found["suspect"]["screening"]["n"] == attacked
 
 
 @pytest.mark.parametrize(
@@ -447,7 +449,7 @@ def test_a_batch_of_sandbox_pictures_and_of_my_own(open_page, tmp_path):
     page.get_by_label("number input for How many").fill("24")
     page.get_by_label("number input for How many").blur()
     page.get_by_role("button", name="Run the batch").click()
-    settled(page, "#rates", "24 pictures, trigger blended")
+    assert "Told apart by screening" in settled(page, "#rates", "24 pictures, trigger blended")
     with page.expect_download() as download:
         page.locator("#csv").click()
     lines = list(csv.DictReader(Path(download.value.path()).read_text().splitlines()))

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from hf_ta_cleaner.screening import auroc, auroc_interval
+
 
 PICTURES = 1000
 
@@ -31,21 +33,6 @@ def main(argv: list[str] | None = None) -> None:
     result = measure_data(args.model, args.poisoned) if args.what == "data" else measure_attack(Path(args.model))
     args.output_dir.mkdir(parents=True, exist_ok=True)
     (args.output_dir / "result.json").write_text(json.dumps(result, indent=1) + "\n")
-
-
-def auroc(positive, negative) -> float:
-    """Probability that a positive scores higher than a negative, ties counted half (Mann and Whitney)."""
-    positive, negative = np.asarray(positive, float), np.sort(np.asarray(negative, float))
-    below = np.searchsorted(negative, positive, side="left")
-    upto = np.searchsorted(negative, positive, side="right")
-    return float((below + upto).mean() / (2 * len(negative)))
-
-
-def auroc_interval(positive, negative, rounds: int = 2000) -> list[float]:
-    """95 % interval of `auroc`, by resampling both groups."""
-    r, positive, negative = np.random.default_rng(0), np.asarray(positive, float), np.asarray(negative, float)
-    found = [auroc(r.choice(positive, len(positive)), r.choice(negative, len(negative))) for _ in range(rounds)]
-    return np.quantile(found, (0.025, 0.975)).tolist()
 
 
 def precision_at(scores: np.ndarray, poisoned: np.ndarray) -> float:

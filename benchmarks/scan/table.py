@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks.scan.measure import auroc, auroc_interval
 from benchmarks.scan.plan import Cell
 from hf_ta_cleaner.scan import SUSPICIOUS, UNSURE, ScanResult, Thresholds
+from hf_ta_cleaner.screening import auroc, auroc_interval
 
 
 #: A backdoor took if its attack succeeds so much more often than its floor.
