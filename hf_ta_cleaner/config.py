@@ -22,6 +22,8 @@ class Method:
     repel_share: float = 1.0
     image_noise: float = 0.0
     image_erase: float = 0.0
+    adversarial_patch: float = 0.0
+    adversarial_blend: float = 0.0
     train_logit_scale: bool = True
 
 
@@ -32,13 +34,9 @@ METHODS: dict[str, Method] = {
     "ta-cleaner": Method(inmodal_weight=1.0, subtext_weight=1.0),
     "par": Method(repel_weight=1.0, image_noise=0.5, image_erase=0.5, train_logit_scale=False),
     "ta-cleaner-plus": Method(
-        inmodal_weight=1.0,
         subtext_weight=1.0,
-        repel_weight=6.0,
-        repel_share=0.5,
-        image_noise=0.25,
-        image_erase=0.5,
-        train_logit_scale=False,
+        adversarial_patch=0.5,
+        adversarial_blend=0.05,
     ),
 }
 
@@ -83,6 +81,13 @@ class TACleanerConfig(TrainingArguments):
         image_noise: Share of the pictures that get Gaussian noise, drawn anew each epoch. In [0, 1].
         noise_sigma: Its standard deviation, of pixels in [0, 1].
         image_erase: Share of the pictures in which a square of 0.5-1% of the area is erased. In [0, 1].
+        adversarial_patch: Share of the pictures that carry a window, a third to a sixth of a side wide, of a picture
+            that is learnt while the model is trained, to raise its loss: patches of any place, searched for and
+            unlearned at once (`adversary.py`). In [0, 1], drawn anew in every batch.
+        adversarial_blend: Share that are blended, up to a fifth, with another such picture; both together at most 1.
+        adversarial_step: Grey levels that the pixels of both move in a step.
+        adversarial_search: Steps in which only they move, on the first batch, before the training: the suspect as it
+            came shows a backdoor most clearly.
 
     > LoRA
 
@@ -105,7 +110,7 @@ class TACleanerConfig(TrainingArguments):
 
     method: Literal["ft", "cleanclip", "ta-cleaner", "par", "ta-cleaner-plus"] = field(
         default="ta-cleaner",
-        metadata={"help": "ft, cleanclip, ta-cleaner, par or ta-cleaner-plus: decides the next nine"},
+        metadata={"help": "ft, cleanclip, ta-cleaner, par or ta-cleaner-plus: decides the next eleven"},
     )
     clip_weight: float | None = field(default=None, metadata={"help": "weight of the CLIP (or SigLIP) loss"})
     inmodal_weight: float | None = field(default=None, metadata={"help": "weight of CleanCLIP's in-modal loss"})
@@ -118,9 +123,17 @@ class TACleanerConfig(TrainingArguments):
     )
     image_noise: float | None = field(default=None, metadata={"help": "share of the pictures given Gaussian noise"})
     image_erase: float | None = field(default=None, metadata={"help": "share of the pictures with a square erased"})
+    adversarial_patch: float | None = field(
+        default=None, metadata={"help": "share of the pictures that carry a patch which is learnt against the model"}
+    )
+    adversarial_blend: float | None = field(
+        default=None, metadata={"help": "share of the pictures blended with a picture learnt in the same way"}
+    )
     train_logit_scale: bool | None = field(default=None, metadata={"help": "whether the temperature is trained"})
     repel_tau: float = field(default=2.15, metadata={"help": "squared distance that ends the repelling"})
     noise_sigma: float = field(default=0.2, metadata={"help": "standard deviation of the noise, pixels in [0, 1]"})
+    adversarial_step: float = field(default=32.0, metadata={"help": "grey levels that learnt pixels move in a step"})
+    adversarial_search: int = field(default=60, metadata={"help": "steps that they are learnt for before training"})
     subtext_fraction: float = field(
         default=0.25, metadata={"help": "share of the pairs given sub-texts, chosen anew each epoch"}
     )
@@ -229,11 +242,21 @@ class TACleanerConfig(TrainingArguments):
                 raise ValueError(f"{name}_weight must not be negative, got {weight}; 0 switches the term off")
         if not any(weight for name, weight in self.weights.items() if name != "repel"):
             raise ValueError("all weights that hold the model together are 0; set clip_weight=1")
-        for name in ("subtext_fraction", "repel_share", "image_noise", "image_erase"):
+        shares = "subtext_fraction repel_share image_noise image_erase adversarial_patch adversarial_blend"
+        for name in shares.split():
             if not 0 <= (share := getattr(self, name)) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {share}. Did you mean {share / 100:g}?")
         if not 0 <= self.repel_tau <= 4:
             raise ValueError(f"repel_tau must be in [0, 4], got {self.repel_tau}; the published value is 2.15")
+        if self.adversarial_patch + self.adversarial_blend > 1 or not (
+            0 < self.adversarial_step <= 255 and self.adversarial_search >= 0
+        ):
+            raise ValueError(
+                "adversarial_patch and adversarial_blend are shares of the same pictures, together at most 1, "
+                "adversarial_step is in (0, 255] grey levels, and adversarial_search is a number of steps; got "
+                f"{self.adversarial_patch:g}, {self.adversarial_blend:g}, {self.adversarial_step:g} and "
+                f"{self.adversarial_search}"
+            )
         if self.noise_sigma < 0:
             raise ValueError(f"noise_sigma must not be negative, got {self.noise_sigma}; image_noise=0 does without")
         if self.mini_batch_size is not None and self.mini_batch_size < 1:
@@ -279,14 +302,15 @@ class TACleanerConfig(TrainingArguments):
     def recipe(self) -> dict[str, Any]:
         """The settings that decide the weights of a run, as plain values under their own names."""
         names = (
-            "method image_noise image_erase train_logit_scale use_peft learning_rate num_train_epochs max_steps "
-            "warmup_steps weight_decay lr_scheduler_type per_device_train_batch_size gradient_accumulation_steps seed "
-            "bf16 fp16"
+            "method image_noise image_erase adversarial_patch adversarial_blend train_logit_scale use_peft "
+            "learning_rate num_train_epochs max_steps warmup_steps weight_decay lr_scheduler_type "
+            "per_device_train_batch_size gradient_accumulation_steps seed bf16 fp16"
         )
         parts = {  # of these only the settings of what is switched on
             "subtext_fraction num_positive num_negative subtext_swap subtext_exclude": self.weights["subtext"],
             "repel_tau repel_share": self.weights["repel"],
             "noise_sigma": self.image_noise,
+            "adversarial_step adversarial_search": self.adversarial_patch + self.adversarial_blend,
             "lora_rank lora_alpha": self.use_peft,
         }
         names = " ".join([names, *(part for part, used in parts.items() if used)]).split()

@@ -32,6 +32,11 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
+def rank() -> int:
+    """The number of this process; 0 when nothing is distributed."""
+    return dist.get_rank() if world_size() > 1 else 0
+
+
 def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
     """Replaces every gradient by its mean over the processes, as DDP does; for loops that do not wrap the model."""
     if world_size() == 1:
@@ -73,7 +78,7 @@ def gather(local: torch.Tensor) -> torch.Tensor:
 
 def dealt(rows: np.ndarray) -> np.ndarray:
     """This process's share of the rows, dealt out by turns; all of them when nothing is distributed."""
-    return rows[dist.get_rank() :: world_size()] if world_size() > 1 else rows
+    return rows[rank() :: world_size()]
 
 
 def undeal(own: dict[Hashable, np.ndarray]) -> dict[Hashable, np.ndarray]:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from .collator import also_true
-from .distributed import gather, world_size
+from .distributed import gather, rank
 from .families import Family
 from .losses import SubTexts, Views
 from .suspect import Suspect
@@ -110,12 +110,11 @@ def _subtexts(embeddings: torch.Tensor, inputs: dict[str, torch.Tensor], batch_s
     k, p = inputs["positive_valid"].shape
     positive = embeddings[: k * p].view(k, p, -1)
     negative = embeddings[k * p :].view(k, -1, embeddings.shape[-1])
-    rank = torch.distributed.get_rank() if world_size() > 1 else 0
     words, captions = gather(inputs["positive_words"]), gather(inputs["caption_words"])
     return SubTexts(
         positive=gather(positive),
         negative=gather(negative),
-        chosen=gather(inputs["chosen"] + rank * batch_size),
+        chosen=gather(inputs["chosen"] + rank() * batch_size),
         positive_valid=gather(inputs["positive_valid"]),
         negative_valid=gather(inputs["negative_valid"]),
         also_true=also_true(words, captions),
@@ -123,13 +122,12 @@ def _subtexts(embeddings: torch.Tensor, inputs: dict[str, torch.Tensor], batch_s
 
 
 def normalise(pixels: torch.Tensor, image_processor: Any) -> torch.Tensor:
-    """uint8 pixels -> the floats the model wants, on the device, with the processor's own numbers; floats as they are.
+    """uint8 pixels to the floats the model wants, by the processor's own numbers; floats stay as they are."""
+    return pixels if pixels.dtype != torch.uint8 else standardise(pixels.float(), image_processor)
 
-    One new tensor, worked on in place.
-    """
-    if pixels.dtype != torch.uint8:
-        return pixels
-    pixels = pixels.float()
+
+def standardise(pixels: torch.Tensor, image_processor: Any) -> torch.Tensor:
+    """Floats in [0, 255], `(N, 3, H, W)`, to what the model wants. Works on the tensor itself, which is returned."""
     if image_processor.do_rescale:
         pixels *= image_processor.rescale_factor
     if image_processor.do_normalize:

@@ -10,26 +10,23 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from accelerate.data_loader import prepare_data_loader
 from torch import nn
-from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
+from .adversary import Adversary
 from .allocator import keep_freed_memory
+from .batches import CleaningBatches
 from .cached import cached_loss
 from .checkpoints import load_model
 from .collator import DataCollatorForTACleaner
 from .config import TACleanerConfig
 from .distributed import world_size
-from .embedding import Embedder
+from .embedding import Embedder, normalise, standardise
 from .families import family_of
 from .lora import add_lora
 from .losses import LOSSES, Views, repel_distances
 from .publishing import HubPublishing
-from .sampling import CleaningPairs, CleaningSampler
-from .streaming import CleaningStream
-from .subtexts import Parts, SubTextMap, Vocabulary
 from .suspect import FINGERPRINT, Suspect
 from .utility import clean_utility
 
@@ -41,7 +38,7 @@ class TrainingDiverged(RuntimeError):
     """The loss is no longer a finite number. The last checkpoint on disk is from before that."""
 
 
-class TACleanerTrainer(HubPublishing, Trainer):
+class TACleanerTrainer(CleaningBatches, HubPublishing, Trainer):
     """Fine-tunes the backdoor out of a CLIP or SigLIP (CleanCLIP, arXiv 2303.03323; TA-Cleaner, arXiv 2409.17601;
     Perturb and Recover, arXiv 2412.00727).
 
@@ -116,6 +113,14 @@ class TACleanerTrainer(HubPublishing, Trainer):
             model.set_attn_implementation("eager")
         if args.use_peft:
             model = add_lora(model, rank=args.lora_rank, alpha=args.lora_alpha)
+        self.adversary = None
+        if args.adversarial_patch or args.adversarial_blend:
+            self.adversary = Adversary(
+                patch=args.adversarial_patch,
+                blend=args.adversarial_blend,
+                step=args.adversarial_step,
+                seed=self._seed(args),
+            )
         self.suspect = Suspect(model) if self.weights["repel"] and args.repel_share else None
         super().__init__(
             model=model,
@@ -136,95 +141,13 @@ class TACleanerTrainer(HubPublishing, Trainer):
         }
         self._sums: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros((), device=args.device))
         self._steps_summed: dict[str, int] = defaultdict(int)
-        self._sampler: CleaningSampler | None = None
+        self._sampler = None  # made with the batches
         self.add_callback(_StepCallback(self))
-
-    # ------------------------------------------------------------------ data
-    @staticmethod
-    def _seed(args: TACleanerConfig) -> int:
-        return args.seed if args.data_seed is None else args.data_seed
-
-    def _prepare(self, dataset, args: TACleanerConfig) -> tuple[CleaningPairs | CleaningStream, Vocabulary | None]:
-        """Checks the columns and parses the captions, once."""
-        if isinstance(dataset, CleaningStream):
-            return dataset, dataset.vocabulary() if self.weights["subtext"] else None
-        columns = dataset.column_names
-        if missing := [c for c in ("image", "caption") if c not in columns]:
-            raise ValueError(
-                f"train_dataset needs the columns image and caption; found {', '.join(columns)}, missing "
-                f"{', '.join(missing)}. Rename them with dataset.rename_column, or load the data with load_pairs"
-            )
-        if not self.weights["subtext"]:
-            return CleaningPairs(dataset.select_columns(["image", "caption"])), None
-        if "parts" not in columns:
-            with args.main_process_first(desc="reading captions"):
-                dataset = dataset.map(SubTextMap(), batched=True, desc="Reading captions")
-        rows = dataset["parts"]
-        return CleaningPairs(dataset.select_columns(["image", "caption", "parts"])), Vocabulary.from_parts(rows)
-
-    def get_train_dataloader(self) -> DataLoader:
-        if not isinstance(self.train_dataset, CleaningStream):
-            return super().get_train_dataloader()
-        loader = DataLoader(
-            self.train_dataset,
-            self._train_batch_size,
-            collate_fn=self.data_collator,
-            num_workers=min(self.args.dataloader_num_workers, self.train_dataset.readers),
-            pin_memory=self.args.dataloader_pin_memory,
-            drop_last=True,
-        )
-        # The stream is split already: accelerate would send every batch through one process, or split it once more.
-        return prepare_data_loader(
-            loader,
-            self.args.device,
-            num_processes=1,
-            process_index=0,
-            put_on_device=True,
-            dispatch_batches=False,
-            non_blocking=self.args.accelerator_config.non_blocking,
-        )
-
-    def _get_train_sampler(self, train_dataset=None) -> CleaningSampler:
-        pairs: CleaningPairs = train_dataset or self.train_dataset
-        subtexts = self.weights["subtext"] > 0
-        if subtexts:
-            eligible = [Parts.from_row(row).eligible for row in pairs.dataset["parts"]]
-        else:
-            eligible = [False] * len(pairs)
-        self._sampler = CleaningSampler(
-            eligible,
-            batch_size=self._train_batch_size,
-            fraction=self.args.subtext_fraction if subtexts else 0.0,
-            seed=self._seed(self.args),
-            processes=self.args.world_size,
-        )
-        if subtexts and not round(self.args.subtext_fraction * self._train_batch_size):
-            raise ValueError(
-                f"subtext_fraction={self.args.subtext_fraction:g} of a batch of {self._train_batch_size} pairs rounds "
-                "to none; raise it, or per_device_train_batch_size"
-            )
-        if subtexts and not self._sampler.chosen:
-            raise ValueError(
-                f"only {sum(eligible)} of {len(eligible)} captions have a noun to make sub-texts of, too few for one "
-                "in every batch; use --method cleanclip, or data with English captions"
-            )
-        return self._sampler
-
-    @property
-    def pairs_seen(self) -> int:
-        """Pairs trained on so far, over all processes; a pair counts once each time it is seen."""
-        batch = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        return self.state.global_step * batch
 
     # ------------------------------------------------------------------ loss
     def compute_loss(self, model: nn.Module, inputs: dict, return_outputs: bool = False, num_items_in_batch=None):
         repelling = self.suspect is not None and self._is_repelling()
-        embedder = Embedder(
-            self.family,
-            self.processing_class.image_processor,
-            augmented=self.data_collator.augment,
-            suspect=self.suspect if repelling else None,
-        )
+        embedder = self._embedder(repelling)
         unwrapped = self.accelerator.unwrap_model(model)
         figures: dict[str, torch.Tensor] = {}
 
@@ -233,6 +156,8 @@ class TACleanerTrainer(HubPublishing, Trainer):
             figures.update(found)
             return loss
 
+        if self.adversary is not None and torch.is_grad_enabled():
+            inputs = self._attacked(inputs)
         parts = self._parts(inputs) if torch.is_grad_enabled() else 1
         if parts == 1:
             loss = objective(embedder(model, inputs, unwrapped))
@@ -254,6 +179,14 @@ class TACleanerTrainer(HubPublishing, Trainer):
         terms = {name.removeprefix("loss/"): term for name, term in figures.items() if name.startswith("loss/")}
         return (loss, {"terms": terms}) if return_outputs else loss
 
+    def _embedder(self, repelling: bool) -> Embedder:
+        return Embedder(
+            self.family,
+            self.processing_class.image_processor,
+            augmented=self.data_collator.augment,
+            suspect=self.suspect if repelling else None,
+        )
+
     def _objective(self, views: Views, repelling: bool) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The weighted sum of the losses, and what is logged of them, without gradient."""
         # The towers may run in half precision; a softmax over similarities times 100 should not.
@@ -270,21 +203,45 @@ class TACleanerTrainer(HubPublishing, Trainer):
             figures |= zip(("distance/image", "distance/text"), distances, strict=True)
         return loss, figures
 
+    def _pairs(self, inputs: dict) -> int:
+        return len(inputs["pixel_values"]) // (2 if self.data_collator.augment else 1)
+
     def _parts(self, inputs: dict) -> int:
         """In how many parts the batch passes the towers."""
-        pairs = len(inputs["pixel_values"]) // (2 if self.data_collator.augment else 1)
+        pairs = self._pairs(inputs)
         return math.ceil(pairs / (self.args.mini_batch_size or pairs))
+
+    def _attacked(self, inputs: dict) -> dict:
+        """The batch with the adversary on some of its first views."""
+        image_processor = self.processing_class.image_processor
+        pixels = normalise(inputs["pixel_values"], image_processor)
+        attack = partial(standardise, image_processor=image_processor)
+        return {**inputs, "pixel_values": self.adversary.attack(pixels, self._pairs(inputs), attack)}
 
     def _is_repelling(self) -> bool:
         """Whether this step is in the repelling part of the run: decided by its number, so exact after resuming."""
         return self.state.global_step < self.args.repel_share * self.state.max_steps
 
     def training_step(self, model: nn.Module, inputs: dict, num_items_in_batch=None) -> torch.Tensor:
+        if self.adversary is not None and self.adversary.is_new:
+            self._search(self.accelerator.unwrap_model(model), self._prepare_inputs(inputs))
         loss = super().training_step(model, inputs, num_items_in_batch)
+        if self.adversary is not None:
+            self.adversary.ascend()
         # On an accelerator a look at the loss would stall the queue: there it happens when logging and saving.
         if loss.device.type == "cpu":
             self._check_loss(loss.item(), self.state.global_step + 1)
         return loss
+
+    def _search(self, model: nn.Module, inputs: dict) -> None:
+        """Lets the adversary search against the model as it is, on the first batch: that is where a backdoor is."""
+        embedder = self._embedder(repelling=False)
+        for _ in range(self.args.adversarial_search):
+            attacked = self._attacked(inputs)
+            with self.compute_loss_context_manager():
+                views = embedder(model, attacked)
+            loss, _ = self._objective(views, repelling=False)
+            self.adversary.ascend(torch.autograd.grad(loss, attacked["pixel_values"])[0])
 
     def _check_loss(self, loss: float, step: int) -> None:
         if not math.isfinite(loss):
@@ -318,15 +275,20 @@ class TACleanerTrainer(HubPublishing, Trainer):
         for total in self._sums.values():
             self._check_loss(total.item(), self.state.global_step)
         self._check_weights()
-        if self.suspect is not None and self.args.should_save:
+        if self.args.should_save:
             folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / FINGERPRINT).write_text(self.suspect.fingerprint + "\n")
+            if self.suspect is not None:
+                (folder / FINGERPRINT).write_text(self.suspect.fingerprint + "\n")
+            if self.adversary is not None:
+                self.adversary.save(folder)
         super()._save_checkpoint(model, trial)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if self.suspect is not None:
             self.suspect.check(resume_from_checkpoint)
+        if self.adversary is not None:
+            self.adversary.load(resume_from_checkpoint, self.args.device)
         super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def load_weights(self, folder: str | Path) -> None:

@@ -1,0 +1,151 @@
+"""A trigger that is searched for while it is unlearned: universal adversarial training on the clean pairs.
+
+Whatever a hidden trigger is, it is one change of the input that turns any picture into something else. So one is kept
+that does this best at present, put on some pictures of every batch, and its pixels climb the loss that the weights
+descend. Nothing of the attack is known: neither trigger nor target, nor whether there is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from .distributed import rank, world_size
+from .seeding import derive_seed, numpy_rng
+
+
+#: Beside every checkpoint: the adversary as it was.
+STATE = "adversary.safetensors"
+
+#: A picture has so many tiles a side, the outermost at its edges; windows of the canvas lie in so many a batch.
+TILES, SHOWN = 3, 4
+#: Side of a window, as a share of the picture's: from half a tile to a whole one.
+WINDOW = (1 / 6, 1 / 3)
+#: Opacity of the blended picture.
+ALPHA = (0.02, 0.2)
+
+
+class Adversary:
+    """Two pictures that raise the loss of whatever they are put on.
+
+    The *canvas* shows through a window, like a sticker: its content may be another at every place, so that patches in
+    the middle and in every corner are searched for at once. The *blend* lies over the whole picture, faintly.
+
+    The gradient of their pixels comes out of the backward pass that the weights need anyway ("free" adversarial
+    training); they take a step in its sign after every batch. Every process holds the same two.
+
+    Args:
+        patch: Share of a batch's pictures that get a window of the canvas, in [0, 1].
+        blend: Share that are blended with the other one; together at most 1.
+        step: Grey levels that a pixel moves in a step.
+        seed: Seed of the first content, and of where windows lie.
+
+    Source:
+        Universal adversarial training: Shafahi et al. 2020 (arXiv 1811.11304). As an unlearning of backdoors: Zeng et
+        al. 2022 (I-BAU, arXiv 2110.03735). Windows, and the use against a CLIP's own losses, are this project's.
+    """
+
+    def __init__(self, *, patch: float, blend: float, step: float = 32.0, seed: int = 0) -> None:
+        self.patch, self.blend, self.step, self.seed = patch, blend, step, seed
+        self.batches = 0
+        self.pictures: dict[str, torch.Tensor] = {}
+        self._attacked: torch.Tensor | None = None
+        self._leaf: torch.Tensor | None = None
+
+    def attack(self, images: torch.Tensor, b: int, normalise: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """The images with a window on some and the blend over others, for one backward.
+
+        Args:
+            images: float `(N, 3, S, S)`, as the model wants them.
+            b: Only the first so many are attacked.
+            normalise: Floats in [0, 255] `(1, 3, S, S)`, its own to write on -> what the model wants.
+
+        Returns:
+            A new tensor of their shape, a leaf that collects the gradient which `ascend` uses.
+        """
+        side = images.shape[-1]
+        if not self.pictures:
+            self._begin(side, images.device)
+        r = numpy_rng("adversary", self.seed, rank(), self.batches)
+        self.batches += 1
+        order = torch.from_numpy(r.permutation(b)).to(images.device)
+        stuck, blended = order.split([n := round(self.patch * b), b - n])
+        blended = blended[: round(self.blend * b)]
+        attacked = images
+        if len(stuck):
+            content = normalise(self.pictures["canvas"][None].clone())
+            seen = windows(len(stuck), side, r).to(images.device)
+            attacked = attacked.index_copy(0, stuck, torch.where(seen, content, images[stuck]))
+        if len(blended):
+            content = normalise(self.pictures["blend"][None].clone())
+            alpha = torch.from_numpy(r.uniform(*ALPHA, (len(blended), 1, 1, 1)).astype(np.float32)).to(images.device)
+            attacked = attacked.index_copy(0, blended, torch.lerp(images[blended], content, alpha))
+        # A leaf of its own, so that however often the towers are passed, the graph up to here is left alone.
+        self._attacked, self._leaf = attacked, attacked.detach().requires_grad_()
+        return self._leaf
+
+    def ascend(self, gradient: torch.Tensor | None = None) -> None:
+        """Moves the pixels by the sign of their gradient, the mean over the processes.
+
+        Args:
+            gradient: Of the loss by what `attack` gave; by default the one that the last backward left there.
+        """
+        used = list(self.pictures.values())
+        gradient = self._leaf.grad if gradient is None else gradient
+        gradients = torch.autograd.grad(self._attacked, used, gradient, allow_unused=True)
+        self._attacked = self._leaf = None
+        with torch.no_grad():
+            for picture, gradient in zip(used, gradients, strict=True):
+                if gradient is None:
+                    continue
+                if world_size() > 1:
+                    torch.distributed.all_reduce(gradient)
+                picture += self.step * gradient.nan_to_num().sign()
+                picture.clamp_(0, 255)
+
+    @property
+    def is_new(self) -> bool:
+        """Whether it has attacked nothing yet, in this run or the one that it was loaded from."""
+        return not self.batches
+
+    def _begin(self, side: int, device: torch.device) -> None:
+        """Noise, the same in every process."""
+        for name in ("canvas", "blend"):
+            noise = torch.Generator().manual_seed(derive_seed("adversary", name, self.seed) >> 1)
+            self.pictures[name] = (255 * torch.rand(3, side, side, generator=noise)).to(device).requires_grad_()
+
+    def save(self, folder: str | Path) -> None:
+        """Writes the two pictures and how many batches they have seen, so that a resumed run takes the same steps."""
+        tensors = {name: picture.detach().cpu() for name, picture in self.pictures.items()}
+        save_file(tensors, Path(folder) / STATE, {"batches": str(self.batches)})
+
+    def load(self, folder: str | Path, device: torch.device) -> None:
+        """Reads what `save` wrote, if it is there: a checkpoint of a run without an adversary has none."""
+        from safetensors import safe_open
+
+        file = Path(folder) / STATE
+        if not file.is_file():
+            return
+        with safe_open(file, "pt") as stored:
+            self.batches = int(stored.metadata()["batches"])
+        self.pictures = {name: picture.to(device).requires_grad_() for name, picture in load_file(file).items()}
+
+
+def windows(n: int, side: int, r: np.random.Generator) -> torch.Tensor:
+    """Where the canvas shows, bool `(n, 1, side, side)`: squares within some of the tiles, anywhere in them.
+
+    `SHOWN` tiles a batch, so that the gradient of each is a mean over several pictures.
+    """
+    tile = side // TILES
+    chosen = r.permutation(TILES**2)[:SHOWN][np.arange(n) % SHOWN]
+    low, high = (max(1, round(share * side)) for share in WINDOW)
+    width = np.minimum(r.integers(low, high + 1, n), tile)
+    start = np.stack([chosen // TILES, chosen % TILES]) * (side - tile) // (TILES - 1)
+    corner = start + r.integers(0, tile - width + 1, (2, n))
+    line = np.arange(side)
+    rows, columns = ((line >= start[:, None]) & (line < (start + width)[:, None]) for start in corner)
+    return torch.from_numpy(rows[:, None, :, None] & columns[:, None, None, :])
