@@ -70,20 +70,21 @@ class Adversary:
         side = images.shape[-1]
         if not self.pictures:
             self._begin(side, images.device)
-        r = numpy_rng("adversary", self.seed, rank(), self.batches)
+        # Drawn for the global batch, of which this process has its part: any number of them takes the same step.
+        r, total = numpy_rng("adversary", self.seed, self.batches), b * world_size()
         self.batches += 1
-        order = torch.from_numpy(r.permutation(b)).to(images.device)
-        stuck, blended = order.split([n := round(self.patch * b), b - n])
-        blended = blended[: round(self.blend * b)]
+        order, n = r.permutation(total), round(self.patch * total)
+        stuck, blended = order[:n], order[n : n + round(self.blend * total)]
+        seen, alpha = windows(n, side, r), torch.from_numpy(r.uniform(*ALPHA, len(blended)).astype(np.float32))
         attacked = images
-        if len(stuck):
+        if (own := stuck // b == rank()).any():
             content = normalise(self.pictures["canvas"][None].clone())
-            seen = windows(len(stuck), side, r).to(images.device)
-            attacked = attacked.index_copy(0, stuck, torch.where(seen, content, images[stuck]))
-        if len(blended):
+            rows, shown = (x.to(images.device) for x in (torch.from_numpy(stuck[own] % b), seen[own]))
+            attacked = attacked.index_copy(0, rows, torch.where(shown, content, images[rows]))
+        if (own := blended // b == rank()).any():
             content = normalise(self.pictures["blend"][None].clone())
-            alpha = torch.from_numpy(r.uniform(*ALPHA, (len(blended), 1, 1, 1)).astype(np.float32)).to(images.device)
-            attacked = attacked.index_copy(0, blended, torch.lerp(images[blended], content, alpha))
+            rows, alpha = (x.to(images.device) for x in (torch.from_numpy(blended[own] % b), alpha[own]))
+            attacked = attacked.index_copy(0, rows, torch.lerp(images[rows], content, alpha.view(-1, 1, 1, 1)))
         # A leaf of its own, so that however often the towers are passed, the graph up to here is left alone.
         self._attacked, self._leaf = attacked, attacked.detach().requires_grad_()
         return self._leaf
@@ -94,17 +95,18 @@ class Adversary:
         Args:
             gradient: Of the loss by what `attack` gave; by default the one that the last backward left there.
         """
-        used = list(self.pictures.values())
+        pictures = list(self.pictures.values())
         gradient = self._leaf.grad if gradient is None else gradient
-        gradients = torch.autograd.grad(self._attacked, used, gradient, allow_unused=True)
+        found: tuple[torch.Tensor | None, ...] = (None,) * len(pictures)
+        if self._attacked.requires_grad:  # else this process had none of the attacked
+            found = torch.autograd.grad(self._attacked, pictures, gradient, allow_unused=True)
         self._attacked = self._leaf = None
         with torch.no_grad():
-            for picture, gradient in zip(used, gradients, strict=True):
-                if gradient is None:
-                    continue
+            for picture, own in zip(pictures, found, strict=True):
+                climb = torch.zeros_like(picture) if own is None else own
                 if world_size() > 1:
-                    torch.distributed.all_reduce(gradient)
-                picture += self.step * gradient.nan_to_num().sign()
+                    torch.distributed.all_reduce(climb)
+                picture += self.step * climb.nan_to_num().sign()
                 picture.clamp_(0, 255)
 
     @property
