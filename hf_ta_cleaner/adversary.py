@@ -7,6 +7,7 @@ descend. Nothing of the attack is known: neither trigger nor target, nor whether
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -142,7 +143,7 @@ def windows(n: int, side: int, r: np.random.Generator) -> torch.Tensor:
 
     `SHOWN` tiles a batch, so that the gradient of each is a mean over several pictures.
     """
-    tile = side // TILES
+    tile = math.ceil(side / TILES)
     chosen = r.permutation(TILES**2)[:SHOWN][np.arange(n) % SHOWN]
     low, high = (max(1, round(share * side)) for share in WINDOW)
     width = np.minimum(r.integers(low, high + 1, n), tile)

@@ -246,6 +246,8 @@ def _recipe(settings: Mapping[str, Any], report: Report | None, record: PoisonRe
     words = {
         "image_noise": "Share of pictures with noise",
         "image_erase": "Share of pictures with a square erased",
+        "adversarial_patch": "Share of pictures with a learnt patch",
+        "adversarial_blend": "Share of pictures blended with a learnt one",
         "learning_rate": "Learning rate",
         "num_train_epochs": "Epochs",
         "per_device_train_batch_size": "Pairs per step and process",
@@ -256,7 +258,8 @@ def _recipe(settings: Mapping[str, Any], report: Report | None, record: PoisonRe
         words = {"max_steps": "Steps", **words}
         words.pop("num_train_epochs")
     for key, word in words.items():
-        if settings.get(key) is not None and "method" in settings and (settings[key] or not key.startswith("image_")):
+        optional = key.startswith(("image_", "adversarial_"))
+        if settings.get(key) is not None and "method" in settings and (settings[key] or not optional):
             lines[word] = f"{settings[key]:g}" if isinstance(settings[key], float) else settings[key]
     if report and report.cost:
         cost = report.cost

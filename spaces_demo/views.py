@@ -152,8 +152,8 @@ def answers(result: Answers, target: str | None, other_than: str | None = None) 
     keys = [f"{MARK} the attacker’s target"] if target else []
     if result.flagged:
         keys.append(
-            "Screening knows no trigger: a picture stands out that clings to a label even among scrambled words. So do "
-            f"{100 * FALSE_ALARMS:g} of 100 clean ones."
+            "Screening knows no trigger: a picture stands out that clings to a label even among scrambled words. "
+            f"So do {100 * FALSE_ALARMS:g} of 100 clean ones."
         )
     return "".join(parts) + f'</div><p class="hc-help">{"<br>".join(keys)}</p>{notes}'
 

@@ -118,6 +118,7 @@ RUNS: dict[str, dict] = {
     "no-negatives": {"num_negative": 0, "train_logit_scale": False},
     "cleanclip": {"method": "cleanclip"},
     "ta-cleaner-plus": {"method": "ta-cleaner-plus", "repel_weight": 2.0, "repel_share": 0.7, "mini_batch_size": 2},
+    "adversary": {"method": "ta-cleaner-plus", "adversarial_search": 3, "adversarial_blend": 0.25},
     "lora": {"method": "par", "use_peft": True, "learning_rate": 2.0},
 }
 

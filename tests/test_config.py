@@ -26,6 +26,10 @@ DEFAULTS = {
     "image_noise": 0.0,
     "noise_sigma": 0.2,
     "image_erase": 0.0,
+    "adversarial_patch": 0.0,
+    "adversarial_blend": 0.0,
+    "adversarial_step": 32,
+    "adversarial_search": 60,
     "use_peft": False,
     "trim_text": True,
     "learning_rate": 1e-5,
@@ -86,8 +90,8 @@ def test_defaults(config, name):
         ({"method": "cleanclip"}, 1, 1, 0, 0),
         ({"method": "ft"}, 1, 0, 0, 0),
         ({"method": "par"}, 1, 0, 0, 1),
-        ({"method": "ta-cleaner-plus"}, 1, 1, 1, 6),
-        ({"method": "ta-cleaner-plus", "repel_weight": 0.0}, 1, 1, 1, 0),
+        ({"method": "ta-cleaner-plus"}, 1, 0, 1, 0),
+        ({"method": "ta-cleaner-plus", "repel_weight": 6.0}, 1, 0, 1, 6),
         ({"repel_weight": 2.0}, 1, 1, 1, 2),
         ({"method": "ft", "subtext_weight": 0.5}, 1, 0, 0.5, 0),
         ({"inmodal_weight": 0}, 1, 0, 1, 0),
@@ -104,6 +108,7 @@ def test_every_loss_has_a_weight():
 
 
 OFF = {"repel_weight": 0, "image_noise": 0, "image_erase": 0, "train_logit_scale": True}
+OFF |= {"adversarial_patch": 0, "adversarial_blend": 0}
 
 
 @pytest.mark.parametrize(
@@ -113,7 +118,7 @@ OFF = {"repel_weight": 0, "image_noise": 0, "image_erase": 0, "train_logit_scale
         ("cleanclip", OFF),
         ("ta-cleaner", OFF),
         ("par", {"image_noise": 0.5, "image_erase": 0.5, "train_logit_scale": False, "repel_share": 1}),
-        ("ta-cleaner-plus", {"train_logit_scale": False}),
+        ("ta-cleaner-plus", {**OFF, "adversarial_patch": 0.5, "adversarial_blend": 0.05}),
     ],
 )
 def test_what_a_method_decides(config, method, settings):
@@ -123,6 +128,7 @@ def test_what_a_method_decides(config, method, settings):
 
 def test_what_a_method_decides_can_be_decided_otherwise(config):
     chosen = {"image_noise": 0.1, "image_erase": 0.0, "train_logit_scale": True, "repel_share": 0.25}
+    chosen |= {"adversarial_patch": 0.2, "adversarial_blend": 0.0}
     for method in METHODS:
         args = config(method=method, **chosen)
         assert {name: getattr(args, name) for name in chosen} == chosen
@@ -139,6 +145,10 @@ def test_what_a_method_decides_can_be_decided_otherwise(config):
         ({"repel_share": 50}, r"repel_share must be in \[0, 1\], got 50. Did you mean 0.5"),
         ({"image_noise": -1.0}, r"image_noise must be in \[0, 1\]"),
         ({"image_erase": 2.0}, r"image_erase must be in \[0, 1\]"),
+        ({"adversarial_patch": 50.0}, r"adversarial_patch must be in \[0, 1\], got 50.0. Did you mean 0.5"),
+        ({"adversarial_patch": 0.7, "adversarial_blend": 0.4}, "together at most 1.*got 0.7, 0.4, 32 and 60"),
+        ({"adversarial_step": 0.0}, r"in \(0, 255\] grey levels"),
+        ({"adversarial_search": -1}, "is a number of steps.*-1"),
         ({"repel_tau": 5.0}, r"repel_tau must be in \[0, 4\], got 5.0"),
         ({"noise_sigma": -0.1}, "noise_sigma must not be negative.*image_noise=0"),
         ({"lora_rank": 0}, "lora_rank must be at least 1"),

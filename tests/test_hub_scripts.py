@@ -193,14 +193,19 @@ def test_the_recipe_goes_through_yaml_and_back():
 
 def test_the_recipe_holds_every_setting_of_ours():
     """Those that decide the weights: all but what changes no embedding."""
-    args = parse("--model", "m", "--method", "ta-cleaner-plus", "--use_peft", "--lora_rank", 4)[3]
+    args = parse("--model", "m", "--method", "ta-cleaner-plus", "--repel_weight", 6, "--image_noise", 0.25, "--use_peft",
+                 "--lora_rank", 4)[3]  # fmt: skip
     own = {f.name for f in dataclasses.fields(TACleanerConfig)} - {
         f.name for f in dataclasses.fields(TrainingArguments)
     }
     assert own - set(args.recipe) == {"trim_text", "mini_batch_size"}
-    assert args.recipe["repel_weight"] == 6.0 and args.recipe["image_noise"] == 0.25 and args.recipe["lora_rank"] == 4
+    assert args.recipe["adversarial_patch"] == 0.5 and args.recipe["lora_rank"] == 4
     off = parse("--model", "m", "--method", "ft")[3].recipe
-    assert not [name for name in off if name.startswith(("lora_", "repel_s", "repel_t", "subtext_s", "noise_"))]
+    assert not [
+        name
+        for name in off
+        if name.startswith(("lora_", "repel_s", "repel_t", "subtext_s", "noise_", "adversarial_s"))
+    ]
 
 
 def test_a_search_for_the_strength_publishes_what_it_chose(hub, world):  # noqa: F811

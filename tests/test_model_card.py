@@ -188,11 +188,12 @@ def test_the_loss_of_a_siglip_is_called_by_its_name(tmp_path):
 def test_an_adapter_is_loaded_onto_its_base(tmp_path):
     (tmp_path / "adapter_config.json").write_text("{}")
     settings = {**SETTINGS, "use_peft": True, "lora_rank": 4, "lora_alpha": 8.0}
-    settings |= {"repel_weight": 6.0, "repel_share": 0.5, "image_noise": 0.25}
+    settings |= {"repel_weight": 6.0, "repel_share": 0.5, "image_noise": 0.25, "adversarial_patch": 0.5}
     text = ModelCard.load(write_hub_card(tmp_path, settings=settings)).text
     assert 'PeftModel.from_pretrained(AutoModel.from_pretrained("openai/clip-vit-base-patch32")' in text
     assert "ordinary checkpoint" not in text and "- Adapters: LoRA of rank 4, alpha 8.0" in text
     assert "- Repelled for: the first 50% of the steps" in text and "- Share of pictures with noise: 0.25" in text
+    assert "- Share of pictures with a learnt patch: 0.5" in text and "blended with a learnt" not in text
 
 
 def test_names_from_outside_cannot_break_the_card():

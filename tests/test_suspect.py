@@ -77,7 +77,7 @@ def test_the_suspect_stays_as_it_was(make_trainer, tiny_clip):
 
 def test_repel_then_recover(make_trainer, caplog):
     caplog.set_level(logging.INFO)
-    trainer = make_trainer(method="ta-cleaner-plus", max_steps=8, repel_share=0.5, repel_weight=2.0)
+    trainer = make_trainer(method="ta-cleaner", max_steps=8, repel_share=0.5, repel_weight=2.0)
     assert "a frozen copy of" in caplog.text and "MiB" in caplog.text
     calls = []
     trainer.suspect._model.register_forward_pre_hook(

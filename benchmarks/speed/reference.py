@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,13 +18,20 @@ from PIL import Image
 from torch.nn.functional import normalize
 
 from benchmarks.speed.worlds import opened
+from hf_ta_cleaner.adversary import Adversary
 from hf_ta_cleaner.attacks import fit
 from hf_ta_cleaner.augment import add_noise, augment_image, augment_text, erase
 from hf_ta_cleaner.config import TACleanerConfig
 from hf_ta_cleaner.data import to_rgb
+from hf_ta_cleaner.embedding import standardise
 from hf_ta_cleaner.losses import LOSSES, SubTexts, Views
 from hf_ta_cleaner.seeding import numpy_rng, rng
 from hf_ta_cleaner.subtexts import Parts, SubText, Vocabulary
+
+
+def adversary_of(args: TACleanerConfig) -> Adversary | None:
+    shares = {"patch": args.adversarial_patch, "blend": args.adversarial_blend}
+    return Adversary(**shares, step=args.adversarial_step, seed=args.seed) if any(shares.values()) else None
 
 
 class Reference:
@@ -41,6 +49,7 @@ class Reference:
         self.model, self.processor, self.args, self.vocabulary = model.to(self.device), processor, args, vocabulary
         model.logit_scale.requires_grad_(args.train_logit_scale)
         self.suspect = copy.deepcopy(model).eval().requires_grad_(False) if args.weights["repel"] else None
+        self.adversary = adversary_of(args)
         decayed = {False: [], True: []}
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
@@ -58,12 +67,17 @@ class Reference:
         views = self.views(rows)
         loss = sum(weight * LOSSES[name](views) for name, weight in self.args.weights.items() if weight)
         loss.backward()
+        if self.adversary is not None:
+            self.adversary.ascend()
         self.optimizer.step()
         self.model.logit_scale.data.clamp_(0, 4.605170185988092)
         return loss.detach()
 
     def views(self, rows: Sequence[dict[str, Any]]) -> Views:
         pixels = torch.stack([self.first_view(row) for row in rows])
+        if self.adversary is not None:
+            normalised = partial(standardise, image_processor=self.processor.image_processor)
+            pixels = self.adversary.attack(pixels.to(self.device), len(pixels), normalised)
         texts = [row["caption"] for row in rows]
         found: dict[str, Any] = {"image": self.images(self.model, pixels), "text": self.texts(self.model, texts)}
         if self.args.weights["inmodal"]:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import itertools
 import tempfile
 import time
+from functools import partial
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 
-from benchmarks.speed.reference import Reference
+from benchmarks.speed.reference import Reference, adversary_of
 from benchmarks.speed.worlds import flops, make_model, make_pairs, make_processor, repeated
 from hf_ta_cleaner.collator import DataCollatorForTACleaner
 from hf_ta_cleaner.config import TACleanerConfig
-from hf_ta_cleaner.embedding import Embedder
+from hf_ta_cleaner.embedding import Embedder, normalise, standardise
 from hf_ta_cleaner.families import FAMILIES
 from hf_ta_cleaner.losses import LOSSES
 from hf_ta_cleaner.sampling import CleaningPairs, CleaningSampler
@@ -50,6 +51,7 @@ def measure(
             per_device_train_batch_size=batch,
             max_steps=WARMUP + steps,
             warmup_steps=0,
+            adversarial_search=0,  # before the first step, and not a part of any
             save_strategy="no",
             disable_tqdm=True,
             **options,
@@ -183,13 +185,20 @@ def in_bare_loop(model, processor, pairs, args: TACleanerConfig, clock: Clock) -
     embedder = Embedder(
         FAMILIES["clip"], processor.image_processor, augmented=bool(args.weights["inmodal"]), suspect=suspect
     )
+    adversary = adversary_of(args)
     first = more = None
     for batch in itertools.islice(loader, args.max_steps):
         batch = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+        if adversary is not None:
+            pixels = normalise(batch["pixel_values"], processor.image_processor)
+            attack = partial(standardise, image_processor=processor.image_processor)
+            batch["pixel_values"] = adversary.attack(pixels, args.per_device_train_batch_size, attack)
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             views = embedder(model, batch)
         loss = sum(weight * LOSSES[name](views) for name, weight in args.weights.items() if weight)
         loss.backward()
+        if adversary is not None:
+            adversary.ascend()
         torch.nn.utils.clip_grad_norm_(model.parameters(), args.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad()
