@@ -193,8 +193,8 @@ def test_the_recipe_goes_through_yaml_and_back():
 
 def test_the_recipe_holds_every_setting_of_ours():
     """Those that decide the weights: all but what changes no embedding."""
-    args = parse("--model", "m", "--method", "ta-cleaner-plus", "--repel_weight", 6, "--image_noise", 0.25, "--use_peft",
-                 "--lora_rank", 4)[3]  # fmt: skip
+    everything = ("--repel_weight", 6, "--image_noise", 0.25, "--use_peft", "--lora_rank", 4)
+    args = parse("--model", "m", "--method", "ta-cleaner-plus", *everything)[3]
     own = {f.name for f in dataclasses.fields(TACleanerConfig)} - {
         f.name for f in dataclasses.fields(TrainingArguments)
     }
