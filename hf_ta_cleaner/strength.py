@@ -48,7 +48,7 @@ class Search:
         reference: Clean utility of the suspect, in [0, 1].
         budget: What cleaning may cost of it, in points (hundredths).
         trials: Every run, in the order they were made.
-        chosen: The strongest inside the budget; where none is, the weakest tried.
+        chosen: The strongest inside the budget; where none is, the one that costs least.
     """
 
     reference: float
@@ -61,8 +61,7 @@ class Search:
 
     @property
     def chosen(self) -> Trial:
-        best = strongest_within(self.utilities, self.reference - self.budget / 100)
-        strength = min(self.utilities) if best is None else best
+        strength = best_strength(self.utilities, self.reference - self.budget / 100)
         return next(trial for trial in self.trials if trial.strength == strength)
 
     def cost(self) -> dict[str, float]:
@@ -97,19 +96,47 @@ def strongest_within(utilities: Mapping[float, float], least: float) -> float | 
     return max((s for s, utility in utilities.items() if utility >= least - 1e-9), default=None)
 
 
+def best_strength(utilities: Mapping[float, float], least: float) -> float:
+    """The highest strength whose utility is at least `least`; where none is, the one that costs least utility."""
+    within = strongest_within(utilities, least)
+    return max(utilities, key=lambda s: (utilities[s], s)) if within is None else within
+
+
 def next_strength(
     utilities: Mapping[float, float], least: float, ladder: Sequence[float] = LADDER, start: float = 1.0
 ) -> float | None:
-    """The rung to try next: from `start` up as long as the utility holds, else down until it does; None at the end."""
+    """The rung to try next, None at the end.
+
+    From `start` up as long as the utility holds. Else down until it does, as long as a weaker run costs no more: a
+    term that moves the model must be given the rate to settle it, so that weaker can be worse. Where already the first
+    step down is worse, up as long as a stronger run costs less or holds.
+    """
     if start not in utilities:
         return start
-    inside = utilities[start] >= least - 1e-9
-    rungs = sorted((s for s in ladder if (s > start) == inside and s != start), reverse=not inside)
-    for rung in rungs:
+
+    def holds(strength: float) -> bool:
+        return utilities[strength] >= least - 1e-9
+
+    up = sorted(s for s in ladder if s > start)
+    down = sorted((s for s in ladder if s < start), reverse=True)
+    last = start
+    if not holds(start):
+        for rung in down:
+            if rung not in utilities:
+                return rung
+            if holds(rung):
+                return None
+            if utilities[rung] < utilities[last]:
+                break
+            last = rung
+        if last != start:
+            return None
+    for rung in up:
         if rung not in utilities:
             return rung
-        if (utilities[rung] >= least - 1e-9) != inside:
+        if not holds(rung) and (holds(start) or utilities[rung] <= utilities[last]):
             return None
+        last = rung
     return None
 
 
@@ -124,8 +151,9 @@ def train_strongest(
     """Cleans at several strengths, each a full run from the suspect, and keeps the strongest inside the budget.
 
     The first run has strength 1. While the held-out utility holds, the next one is twice as strong, else half as
-    strong; the first that changes the answer ends the search, so that two or three runs are usual. A run that diverges
-    is outside. Nothing is known of trigger or target. The runs lie under `args.output_dir` until `clear` is called.
+    strong; the first that changes the answer ends the search, so that two or three runs are usual (`next_strength`
+    says what happens where weaker is worse). A run that diverges is outside. Nothing is known of trigger or target.
+    The runs lie under `args.output_dir` until `clear` is called.
 
     Args:
         make_trainer: Settings -> a trainer of a fresh copy of the suspect, with held-out data as `eval_dataset`.
@@ -166,14 +194,15 @@ def train_strongest(
     chosen = search.chosen
     if chosen.diverged:
         raise TrainingDiverged(
-            f"the training diverges at every strength down to {chosen.strength:g}; lower --learning_rate "
+            f"the training diverges at every strength down to {min(search.utilities):g}; lower --learning_rate "
             f"(now {args.learning_rate:g}) or use fp32"
         )
     if chosen.utility < search.reference - budget / 100 - 1e-9:
         logger.warning(
-            "no strength down to %g keeps clean utility within %g points (%.1f%% to %.1f%%); the weakest is taken. "
+            "no strength of %s keeps clean utility within %g points (%.1f%% to %.1f%%); %g costs least and is taken. "
             "Clean with more pairs, or allow more with --utility_budget",
-            chosen.strength, budget, 100 * search.reference, 100 * chosen.utility,
+            ", ".join(f"{s:g}" for s in sorted(search.utilities)), budget, 100 * search.reference,
+            100 * chosen.utility, chosen.strength,
         )  # fmt: skip
     settings = _settings(args, chosen.strength)
     if not (any(Path(settings.output_dir).glob("*model*.safetensors"))):

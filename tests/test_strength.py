@@ -11,8 +11,8 @@ import torch
 
 from hf_ta_cleaner.config import TACleanerConfig
 from hf_ta_cleaner.strength import (
-    LADDER,
     RECORD,
+    best_strength,
     clear,
     next_strength,
     strongest_within,
@@ -85,6 +85,12 @@ def test_strength_multiplies_rate_and_repelling(args):
         ({1.0: 0.6, 2.0: 0.4}, 0.5, 1.0, None),
         ({1.0: 0.4}, 0.5, None, 0.5),
         ({1.0: 0.4, 0.5: 0.45}, 0.5, None, 0.25),
+        ({1.0: 0.4, 0.5: 0.45, 0.25: 0.44}, 0.5, None, None),
+        ({1.0: 0.4, 0.5: 0.39}, 0.5, None, 2.0),
+        ({1.0: 0.4, 0.5: 0.39, 2.0: 0.45}, 0.5, None, 4.0),
+        ({1.0: 0.4, 0.5: 0.39, 2.0: 0.51}, 0.5, 2.0, 4.0),
+        ({1.0: 0.4, 0.5: 0.39, 2.0: 0.51, 4.0: 0.45}, 0.5, 2.0, None),
+        ({1.0: 0.4, 0.5: 0.39, 2.0: 0.4}, 0.5, None, None),
         ({1.0: 0.4, 0.5: 0.51}, 0.5, 0.5, None),
         ({1.0: 0.6, 2.0: 0.6, 4.0: 0.6, 8.0: 0.6}, 0.5, 8.0, None),
         ({1.0: 0.1, 0.5: 0.1, 0.25: 0.1, 0.125: 0.1}, 0.5, None, None),
@@ -115,10 +121,15 @@ def test_a_run_that_diverges_is_outside(args):
     assert found.chosen.strength == 0.25
 
 
-def test_where_none_is_inside_the_weakest_is_taken_and_it_is_said(args, caplog):
-    _, found, _ = search(args, lambda s: 0.3)
-    assert found.chosen.strength == min(LADDER)
-    assert "no strength down to 0.125 keeps clean utility within 1 points (50.0% to 30.0%)" in caplog.text
+def test_where_none_is_inside_the_one_that_costs_least_is_taken_and_it_is_said(args, caplog):
+    _, found, _ = search(args, lambda s: 0.4 - abs(s - 0.25))
+    assert found.chosen.strength == 0.25
+    assert "0.125, 0.25, 0.5, 1 keeps clean utility within 1 points (50.0% to 40.0%); 0.25 costs least" in caplog.text
+
+
+def test_of_equals_the_strongest_is_taken():
+    assert best_strength({1.0: 0.3, 0.5: 0.3, 2.0: 0.1}, 0.5) == 1.0
+    assert best_strength({1.0: 0.3, 0.5: 0.6, 0.25: 0.7}, 0.5) == 0.5
 
 
 def test_a_model_that_never_trains_is_an_error(args):

@@ -1,10 +1,10 @@
 """How strong each method is made: one written rule that a defender could follow, without a suspect and without poison.
 
-    Clean the never-poisoned model with every method on the same clean pairs, at the strengths 1, then 2, 4, 8 as long
-    as zero-shot accuracy on held-out labelled pictures holds, else 1/2, 1/4, 1/8 until it does. It holds while it is
-    at most one point below R, the better of the never-poisoned model itself and that model after ft at any strength
-    tried. The strongest setting that holds is the method's, for every row of the matrix; where none holds it is the
-    weakest tried.
+    Clean the never-poisoned model with every method on the same clean pairs, at the strengths 1, then 2, 4, 8 as
+    long as zero-shot accuracy on held-out labelled pictures holds, else 1/2, 1/4, 1/8 until it does or falls; where
+    it falls at the first of these, 2, 4, 8 as long as it rises. It holds while it is at most one point below R, the
+    better of the never-poisoned model itself and that model after ft at any strength tried. The strongest setting
+    that holds is the method's, for every row of the matrix; where none holds it is the most accurate one.
 
 R counts ft because a base that was not trained to the end makes every cleaning look free. The held-out pictures are
 none that the matrix is measured on. Retrieval recall on held-out pairs is told beside it and decides nothing: any
@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 
-from hf_ta_cleaner.strength import next_strength, strongest_within
+from hf_ta_cleaner.strength import best_strength, next_strength
 
 
 BUDGET = 0.01
@@ -60,8 +60,7 @@ def choose(measure: Callable[[str, float], tuple[float, float]], methods: Iterab
             tried[strength] = after
             if method == "ft":
                 choice.reference = max(choice.reference, before, after)
-        strongest = strongest_within(tried, choice.reference - BUDGET)
-        return tried, min(tried) if strongest is None else strongest
+        return tried, best_strength(tried, choice.reference - BUDGET)
 
     others = [method for method in methods if method != "ft"]
     with ThreadPoolExecutor(jobs) as pool:
