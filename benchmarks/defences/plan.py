@@ -53,9 +53,18 @@ ABLATIONS: dict[str, tuple[str, ...]] = {
     "no class words": ("--subtext_exclude", ",".join(CLASSES)),
 }
 
+#: What is changed of ta-cleaner-plus: each part left out, and what it does without.
+PLUS_ABLATIONS: dict[str, tuple[str, ...]] = {
+    "no sub-texts": ("--subtext_weight", "0"),
+    "no search before training": ("--adversarial_search", "0"),
+    "patch only": ("--adversarial_blend", "0"),
+    "blend only": ("--adversarial_patch", "0"),
+    "with the in-modal loss": ("--inmodal_weight", "1"),
+}
+
 #: Seconds of one core: a process' start, a pair trained on by method, an audit; corrected by what steps have taken.
 START = 20.0
-PER_PAIR = {"ft": 0.0030, "cleanclip": 0.0055, "ta-cleaner": 0.0065, "par": 0.0045, "ta-cleaner-plus": 0.0080}
+PER_PAIR = {"ft": 0.0030, "cleanclip": 0.0055, "ta-cleaner": 0.0065, "par": 0.0045, "ta-cleaner-plus": 0.0057}
 PER_AUDIT = 25.0
 
 
@@ -293,11 +302,13 @@ def adaptive(planner: Planner, seeds: int) -> Iterable[Cell]:
 
 
 def ablation(planner: Planner, seeds: int) -> Iterable[Cell]:
-    """Variations of ta-cleaner, then the controls: what of its effect short captions alone would have."""
+    """Variations of ta-cleaner and ta-cleaner-plus, then the controls: what short captions alone would have done."""
     for row in HARD:
         for seed in range(seeds):
-            for method in ("cleanclip", "ta-cleaner"):
+            for method in ("cleanclip", "ta-cleaner", "ta-cleaner-plus"):
                 yield planner.cell("ablation", row, seed, method)
+            for variant, flags in PLUS_ABLATIONS.items():
+                yield planner.cell("ablation", row, seed, "ta-cleaner-plus", variant=variant, flags=flags)
             for variant, flags in ABLATIONS.items():
                 yield planner.cell("ablation", row, seed, "ta-cleaner", variant=variant, flags=flags)
             extra = planner.prepare("short-captions", seed, 60)
