@@ -251,12 +251,17 @@ def test_part_table(cells):
 
 def test_headline_means_over_attacks_and_names_the_worst(cells):
     (line,) = [line for line in table.goals(cells) if line["method"] == "ta-cleaner"]
-    assert line["asr"] == pytest.approx((0.3 + 0.01) / 2) and line["excess"] == pytest.approx((0.28 - 0.01) / 2)
-    assert (line["worst"], line["attacks"]) == ("badclip", 2) and line["worst_excess"] == pytest.approx(0.28)
+    assert line["asr"] == pytest.approx({"badclip": 0.3, "blended": 0.01}) and line["excess"] == pytest.approx(
+        (0.28 - 0.01) / 2
+    )
+    assert line["worst"] == "badclip" and line["worst_excess"] == pytest.approx(0.28)
     # The same cell in a second part does not count twice.
     again = [{**cell, "part": "t2"} for cell in cells if cell["seed"] == 0]
     assert table.goals([*cells, *again]) == table.goals(cells)
-    assert "| ta-cleaner | 2 | 15.5 | 13.5 | 28.0 (badclip) | 68.0 | 2.0 |" in table.headline({"cells": cells})
+    text = table.headline({"cells": cells})
+    assert "| method | strength | ASR@1 badclip | ASR@1 blended | mean excess |" in text
+    assert "| ta-cleaner | 1 | 30.0 | 1.0 | 13.5 | 28.0 (badclip) | 68.0 | 2.0 |" in text
+    assert text.endswith("| (never poisoned) | | 2.0 | 2.0 | | | | |")
 
 
 def test_paired_interval_over_seeds(cells):

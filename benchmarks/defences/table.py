@@ -132,8 +132,8 @@ def _places(cells: Sequence[dict]) -> list[tuple[str, str, str]]:
 
 
 def goals(cells: Sequence[dict]) -> list[dict[str, Any]]:
-    """Per method over the six attacks: mean and worst excess, mean ASR, mean CA loss. A row counts once, as its mean
-    over seeds, whichever part it was run in; equal cells of two parts are one."""
+    """Per method over the six attacks: ASR by attack, mean and worst excess, mean CA loss. A row counts once, as its
+    mean over seeds, whichever part it was run in; equal cells of two parts are one."""
     lines = []
     for method in ("none", *METHODS):
         rows = {}
@@ -151,8 +151,9 @@ def goals(cells: Sequence[dict]) -> list[dict[str, Any]]:
         lines.append(
             {
                 "method": method,
-                "attacks": len(rows),
-                "asr": statistics.fmean(mean(here, "asr") for here in rows.values()),
+                "asr": {row: mean(here, "asr") for row, here in rows.items()},
+                "never_poisoned": {row: mean(here, "never_poisoned_asr") for row, here in rows.items()},
+                "strength": mean([cell for here in rows.values() for cell in here], "strength"),
                 "excess": statistics.fmean(excess.values()),
                 "worst_excess": excess[worst],
                 "worst": worst,
@@ -164,21 +165,26 @@ def goals(cells: Sequence[dict]) -> list[dict[str, Any]]:
 
 
 def headline(matrix: dict[str, Any]) -> str:
-    """The README's table: per method, the mean over the attacks that were run."""
-    lines = [
-        "| method | attacks | ASR@1 | excess over a never-poisoned model | worst excess | CA | CA loss |",
-        "|---|---:|---:|---:|---|---:|---:|",
+    """The README's table: per method the ASR@1 of every attack that was run, and what the goals are set on."""
+    lines = goals(matrix["cells"])
+    if not lines:
+        raise SystemExit("no cell of t1 or t2 is there yet; run --part t1 first")
+    attacks = list(lines[0]["asr"])
+    table = [
+        f"| method | strength | {' | '.join(f'ASR@1 {row}' for row in attacks)} | mean excess | worst excess | CA "
+        "| CA loss |",
+        f"|---|{'---:|' * (len(attacks) + 2)}---|---:|---:|",
     ]
-    for line in goals(matrix["cells"]):
+    for line in lines:
+        strength = "" if line["strength"] is None else f"{line['strength']:g}"
+        rates = " | ".join(percent(line["asr"].get(row)) for row in attacks)
         worst = f"{percent(line['worst_excess'])} ({line['worst']})"
-        numbers = (percent(line[key]) for key in ("asr", "excess"))
-        lines.append(
-            f"| {line['method']} | {line['attacks']} | {' | '.join(numbers)} | {worst} | {percent(line['ca'])} "
+        table.append(
+            f"| {line['method']} | {strength} | {rates} | {percent(line['excess'])} | {worst} | {percent(line['ca'])} "
             f"| {percent(line['ca_loss'])} |"
         )
-    if len(lines) == 2:
-        raise SystemExit("no cell of t1 or t2 is there yet; run --part t1 first")
-    return "\n".join(lines)
+    normal = " | ".join(percent(lines[0]["never_poisoned"][row]) for row in attacks)
+    return "\n".join([*table, f"| (never poisoned) | | {normal} | | | | |"])
 
 
 def replace_headline(text: str, matrix: dict[str, Any]) -> str:
