@@ -17,6 +17,7 @@ from benchmarks.defences.plan import (
     LORA,
     METHODS,
     PARTS,
+    PLUS_ABLATIONS,
     ROWS,
     SIX,
     Planner,
@@ -55,7 +56,7 @@ def test_sizes(planner):
     assert counts["budget"] == 2 * 4 * 3
     assert counts["domain"] == 2 * len(METHODS)
     assert counts["adaptive"] == 2 * len(ATTACKERS) * 5
-    assert counts["ablation"] == 2 * (len(ABLATIONS) + 2 + 2 + 2)
+    assert counts["ablation"] == 2 * (len(ABLATIONS) + len(PLUS_ABLATIONS) + 3 + 2 + 2)
     assert counts["lora"] == 2 * len(LORA)
     assert set(SIX) < set(ROWS)
 
