@@ -193,7 +193,7 @@ def bars(
     title = f'{TITLES[who]}<span class="hc-hidden">, {TITLES[view].lower()}</span>'
     screened = ""
     if flagged is not None:
-        words = "stands out" if flagged else "nothing unusual"
+        words = "stands out" if flagged else "usual"
         screened = f'<p class="hc-screening" data-flagged="{str(flagged).lower()}">Screening: <b>{words}</b></p>'
     return f'<section class="hc-{who}-{view} hc-{who}"><h3>{title}</h3><ol>{"".join(rows)}</ol>{screened}</section>'
 

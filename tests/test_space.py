@@ -483,7 +483,7 @@ def test_the_page_says_which_picture_stands_out():
         flagged={key: key == ("suspect", "triggered") for key in keys},
     )
     html = views.answers(result, None)
-    assert html.count("Screening: <b>nothing unusual</b>") == 3 and html.count("<b>stands out</b>") == 1
+    assert html.count("Screening: <b>usual</b>") == 3 and html.count("<b>stands out</b>") == 1
     assert "So do 5 of 100 clean ones" in html
     assert "Screening" not in views.answers(replace(result, flagged={}), None)
 
