@@ -291,6 +291,18 @@ def test_the_readme_is_made_from_the_matrix(cells, tmp_path):
     assert readme.read_text() == "no markers\n"
 
 
+def test_the_committed_tables_are_those_of_the_committed_matrix():
+    folder = ROOT / "benchmarks" / "defences"
+    matrix = json.loads((folder / "matrix.json").read_text())
+    assert (folder / "matrix.md").read_text() == table.to_markdown(matrix)
+    readme = (ROOT / "README.md").read_text()
+    assert readme == table.replace_headline(readme, matrix)
+    assert matrix["rule"]["rule"] == choose(lambda m, s: (0.5, 0.5), ["ft"]).to_dict()["rule"]
+    assert {cell["strength"] for cell in matrix["cells"] if cell["method"] == "ft"} == {
+        matrix["rule"]["strengths"]["ft"]
+    }
+
+
 def test_cells_to_files_to_tables(planner, tmp_path, monkeypatch, capsys):
     """A finished step gives a cell, an unfinished one none; the tables are written from what is there."""
     frontier = [c for c in planner.cells("frontier", 1) if c.method in ("ft", "par")]

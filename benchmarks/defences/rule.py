@@ -40,7 +40,7 @@ class Choice:
                 method: {f"{s:g}": value for s, value in sorted(found.items())}
                 for method, found in content[name].items()
             }
-        return {**content, "budget": BUDGET, "rule": __doc__.split("\n\n")[1].strip()}
+        return {**content, "budget": BUDGET, "rule": " ".join(__doc__.split("\n\n")[1].split())}
 
 
 def choose(measure: Callable[[str, float], tuple[float, float]], methods: Iterable[str], jobs: int = 1) -> Choice:
