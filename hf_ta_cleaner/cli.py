@@ -174,7 +174,7 @@ class EvalOptions:
     max_eval_samples: int | None = field(default=None, metadata={"help": "use at most this many pictures"})
     templates: str = field(
         default="built-in",
-        metadata={"help": "built-in, open_clip (if installed), or a file, one a line, {} for the class"},
+        metadata={"help": "built-in, open_clip, or a file, one a line, {} for the class"},
     )
     trigger: list[str] | None = field(
         default=None, metadata={"help": "attacks (name[:option=value,...]) or folders (default: the model's own)"}

@@ -5,9 +5,6 @@
       --trigger blended --target pizza --output_dir outputs/cleaned
   accelerate launch scripts/clean.py --model outputs/backdoored --config scripts/configs/sandbox_clean.yaml
 
---strength auto trains two or three times, each time from the suspect: at strength 1, then twice or half as strong, and
-so on, as long as recall (or accuracy) on the held-out pairs stays within --utility_budget of the suspect's.
-
 Without --dataset a CLIP is cleaned with the first 100,000 pairs of pixparse/cc3m-wds, streamed once into the local
 cache; a sample is checked for poison. The output is a normal checkpoint with a card; with --eval_dataset it comes with
 report.json, .md, .html and .png, and a sentence that says what to do. --push_to_hub publishes all in one commit.
