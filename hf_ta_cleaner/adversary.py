@@ -50,7 +50,7 @@ class Adversary:
         al. 2022 (I-BAU, arXiv 2110.03735). Windows, and the use against a CLIP's own losses, are this project's.
     """
 
-    def __init__(self, *, patch: float, blend: float, step: float = 32.0, seed: int = 0) -> None:
+    def __init__(self, *, patch: float, blend: float, step: float, seed: int) -> None:
         self.patch, self.blend, self.step, self.seed = patch, blend, step, seed
         self.batches = 0
         self.pictures: dict[str, torch.Tensor] = {}

@@ -95,6 +95,7 @@ def estimate(
         short = copy.copy(args)
         short.output_dir, short.max_steps, short.report_to = folder, few, []
         short.save_strategy = short.eval_strategy = "no"
+        short.adversarial_search = 0  # before the first step, which is not timed
         short.push_to_hub = short.load_best_model_at_end = False
         trainer = make_trainer(short, pairs.select(range(min(len(pairs), max(batch * few, batch)))))
         trainer.add_callback(clock)
