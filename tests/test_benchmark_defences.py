@@ -51,7 +51,7 @@ def test_sizes(planner):
     assert counts["t2"] == 6 * columns
     assert counts["t3"] == 5 * columns + len(METHODS)  # the never-poisoned row is its own reference
     # Five rungs; every chosen strength here is one of them.
-    assert counts["frontier"] == 2 * len(METHODS) * 5
+    assert counts["frontier"] == 2 * len(METHODS) * 5 + 2 * 2 * 5  # two methods have two seeds more on BadCLIP
     assert counts["rebound"] == 2 * 2 * len(METHODS)
     assert counts["budget"] == 2 * 4 * 3
     assert counts["domain"] == 2 * len(METHODS)
@@ -275,6 +275,25 @@ def test_paired_interval_over_seeds(cells):
     assert table.comparison(cells, "sig", "cleanclip", "ta-cleaner") is None
 
 
+def test_matched_on_the_frontier():
+    def cell(method, strength, seed, ca, asr):
+        place = {"part": "frontier", "row": "badclip", "method": method, "strength": strength, "seed": seed}
+        return {**place, "ca": ca, "asr": asr}
+
+    cells = [cell("a", 1, seed, 0.80, asr) for seed, asr in enumerate((0.7, 0.8, 0.6))]
+    cells += [cell("b", 2, seed, 0.792, 0.3) for seed in range(3)]
+    cells += [cell("b", 4, seed, 0.812, 0.1) for seed in range(3)]  # farther away, so not this one
+    cells += [cell("a", 8, 0, 0.70, 0.2), cell("c", 2, 0, 0.80, 0.0)]  # nothing of b is within a point of it
+    assert table.matched(cells, "badclip", "a", "b") == [
+        "a at 1 (CA 80.0, ASR@1 70.0) minus b at 2 (CA 79.2, ASR@1 30.0): 40.0 points over 3 seeds, 95% interval "
+        "[15.2, 64.8]"
+    ]
+    one = [c for c in cells if c["seed"] == 1]
+    assert table.matched(one, "badclip", "a", "b")[0].endswith("50.0 points, one seed")
+    assert table.matched(cells, "blended", "a", "b") == []
+    assert table.matched([{**c, "part": "t1"} for c in cells], "badclip", "a", "b") == []
+
+
 def test_the_readme_is_made_from_the_matrix(cells, tmp_path):
     readme, matrix = tmp_path / "README.md", tmp_path / "matrix.json"
     readme.write_text(f"# Title\n\n{table.BEGIN}\nold\n{table.END}\n\nrest\n")
@@ -298,9 +317,10 @@ def test_the_committed_tables_are_those_of_the_committed_matrix():
     readme = (ROOT / "README.md").read_text()
     assert readme == table.replace_headline(readme, matrix)
     assert matrix["rule"]["rule"] == choose(lambda m, s: (0.5, 0.5), ["ft"]).to_dict()["rule"]
-    assert {cell["strength"] for cell in matrix["cells"] if cell["method"] == "ft"} == {
-        matrix["rule"]["strengths"]["ft"]
+    used = {
+        (c["method"], c["strength"]) for c in matrix["cells"] if c["part"] in ("t1", "t2") and c["method"] != "none"
     }
+    assert used == {(method, matrix["rule"]["strengths"][method]) for method in METHODS}
 
 
 def test_cells_to_files_to_tables(planner, tmp_path, monkeypatch, capsys):

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.defences.plan import ATTACKERS, CLEAN_PAIRS, LORA, METHODS, ROWS, SIX, Cell
+from benchmarks.defences.plan import ATTACKERS, CLEAN_PAIRS, COMPARED, LORA, METHODS, PAPER_ROW, ROWS, SIX, Cell
 
 
 BEGIN, END = "<!-- matrix:begin -->", "<!-- matrix:end -->"
@@ -213,6 +213,40 @@ def comparison(cells: Sequence[dict], row: str, a: str, b: str) -> str | None:
     return text + (f", 95% interval [{percent(interval[0])}, {percent(interval[1])}]" if interval else "")
 
 
+def matched(cells: Sequence[dict], row: str, a: str, b: str, within: float = 0.01) -> list[str]:
+    """Two methods along the frontier at like clean accuracy: sentences.
+
+    Every strength of `a` beside the one of `b` with the nearest mean accuracy over the seeds that both have, where it
+    is at most `within` away; ASR@1 paired over these seeds.
+    """
+
+    def by_strength(method: str) -> dict[float, dict[int, dict]]:
+        found: dict[float, dict[int, dict]] = {}
+        for cell in cells:
+            if (cell["part"], cell["row"], cell["method"]) == ("frontier", row, method):
+                found.setdefault(cell["strength"], {})[cell["seed"]] = cell
+        return found
+
+    others, sentences = by_strength(b), []
+    for strength, mine in sorted(by_strength(a).items()):
+        pairs = {}
+        for other, theirs in others.items():
+            if seeds := sorted(mine.keys() & theirs.keys()):
+                pairs[other] = [[of[seed] for seed in seeds] for of in (mine, theirs)]
+        gaps = {other: abs(mean(x, "ca") - mean(y, "ca")) for other, (x, y) in pairs.items()}
+        if not gaps or min(gaps.values()) > within:
+            continue
+        other = min(gaps, key=lambda s: (gaps[s], s))
+        x, y = pairs[other]
+        middle, interval = paired([c["asr"] for c in x], [c["asr"] for c in y])
+        text = f"{a} at {strength:g} (CA {percent(mean(x, 'ca'))}, ASR@1 {percent(mean(x, 'asr'))}) minus {b} at "
+        text += f"{other:g} (CA {percent(mean(y, 'ca'))}, ASR@1 {percent(mean(y, 'asr'))}): {percent(middle)} points"
+        text += f" over {len(x)} seeds" if len(x) > 1 else ", one seed"
+        text += f", 95% interval [{percent(interval[0])}, {percent(interval[1])}]" if interval else ""
+        sentences.append(text)
+    return sentences
+
+
 def to_markdown(matrix: dict[str, Any]) -> str:
     """matrix.md."""
     cells, rule = matrix["cells"], matrix["rule"]
@@ -244,6 +278,9 @@ def to_markdown(matrix: dict[str, Any]) -> str:
             parts.append(f"## {title.format(steps=300)}\n\n{part_table(here)}")
     if any(cell["part"] == "frontier" for cell in cells):
         parts.append("## Clean accuracy against attack success\n\n![frontier](frontier.png)\n")
+        if found := matched(cells, PAPER_ROW, *COMPARED):
+            title = f"At like accuracy (within a point of the mean), {PAPER_ROW}, where both were measured:"
+            parts.append("\n".join([title, "", *(f"- {sentence}" for sentence in found)]))
         parts.append(part_table([{**c, "variant": f"s{c['strength']:g}"} for c in cells if c["part"] == "frontier"]))
     about = ", ".join(f"{key} {value}" for key, value in matrix["machine"].items())
     return "\n\n".join(part for part in parts if part) + f"\n\nMachine: {about}.\n"
