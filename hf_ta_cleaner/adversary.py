@@ -28,6 +28,8 @@ TILES, SHOWN = 3, 4
 WINDOW = (1 / 6, 1 / 3)
 #: Opacity of the blended picture.
 ALPHA = (0.02, 0.2)
+#: Grey levels that a pixel moves in a step of the search before training: far, so that it forgets what it began with.
+SEARCH_STEP = 32.0
 
 
 class Adversary:
@@ -37,12 +39,14 @@ class Adversary:
     the middle and in every corner are searched for at once. The *blend* lies over the whole picture, faintly.
 
     The gradient of their pixels comes out of the backward pass that the weights need anyway ("free" adversarial
-    training); they take a step in its sign after every batch. Every process holds the same two.
+    training); they take a step in its sign after every batch. While `searching` is set, all pictures of a batch are
+    attacked and the steps are long; afterwards they are short, so that what was found is unlearned before it is lost.
+    Every process holds the same two.
 
     Args:
         patch: Share of a batch's pictures that get a window of the canvas, in [0, 1].
         blend: Share that are blended with the other one; together at most 1.
-        step: Grey levels that a pixel moves in a step.
+        step: Grey levels that a pixel moves in a step, but for the search.
         seed: Seed of the first content, and of where windows lie.
 
     Source:
@@ -53,6 +57,7 @@ class Adversary:
     def __init__(self, *, patch: float, blend: float, step: float, seed: int) -> None:
         self.patch, self.blend, self.step, self.seed = patch, blend, step, seed
         self.batches = 0
+        self.searching = False
         self.pictures: dict[str, torch.Tensor] = {}
         self._attacked: torch.Tensor | None = None
         self._leaf: torch.Tensor | None = None
@@ -74,8 +79,9 @@ class Adversary:
         # Drawn for the global batch, of which this process has its part: any number of them takes the same step.
         r, total = numpy_rng("adversary", self.seed, self.batches), b * world_size()
         self.batches += 1
-        order, n = r.permutation(total), round(self.patch * total)
-        stuck, blended = order[:n], order[n : n + round(self.blend * total)]
+        all_in = 1 / (self.patch + self.blend) if self.searching else 1.0
+        order, n = r.permutation(total), round(all_in * self.patch * total)
+        stuck, blended = order[:n], order[n : n + round(all_in * self.blend * total)]
         seen, alpha = windows(n, side, r), torch.from_numpy(r.uniform(*ALPHA, len(blended)).astype(np.float32))
         attacked = images
         if (own := stuck // b == rank()).any():
@@ -90,24 +96,20 @@ class Adversary:
         self._attacked, self._leaf = attacked, attacked.detach().requires_grad_()
         return self._leaf
 
-    def ascend(self, gradient: torch.Tensor | None = None) -> None:
-        """Moves the pixels by the sign of their gradient, the mean over the processes.
-
-        Args:
-            gradient: Of the loss by what `attack` gave; by default the one that the last backward left there.
-        """
+    def ascend(self) -> None:
+        """Moves the pixels by the sign of the gradient that the last backward left, the mean over the processes."""
         pictures = list(self.pictures.values())
-        gradient = self._leaf.grad if gradient is None else gradient
+        step = SEARCH_STEP if self.searching else self.step
         found: tuple[torch.Tensor | None, ...] = (None,) * len(pictures)
         if self._attacked.requires_grad:  # else this process had none of the attacked
-            found = torch.autograd.grad(self._attacked, pictures, gradient, allow_unused=True)
+            found = torch.autograd.grad(self._attacked, pictures, self._leaf.grad, allow_unused=True)
         self._attacked = self._leaf = None
         with torch.no_grad():
             for picture, own in zip(pictures, found, strict=True):
                 climb = torch.zeros_like(picture) if own is None else own
                 if world_size() > 1:
                     torch.distributed.all_reduce(climb)
-                picture += self.step * climb.nan_to_num().sign()
+                picture += step * climb.nan_to_num().sign()
                 picture.clamp_(0, 255)
 
     @property

@@ -34,9 +34,9 @@ METHODS: dict[str, Method] = {
     "ta-cleaner": Method(inmodal_weight=1.0, subtext_weight=1.0),
     "par": Method(repel_weight=1.0, image_noise=0.5, image_erase=0.5, train_logit_scale=False),
     "ta-cleaner-plus": Method(
-        subtext_weight=1.0,
-        adversarial_patch=0.5,
-        adversarial_blend=0.05,
+        subtext_weight=2.0,
+        adversarial_patch=0.4,
+        adversarial_blend=0.1,
     ),
 }
 
@@ -85,9 +85,10 @@ class TACleanerConfig(TrainingArguments):
             that is learnt while the model is trained, to raise its loss: patches of any place, searched for and
             unlearned at once (`adversary.py`). In [0, 1], drawn anew in every batch.
         adversarial_blend: Share that are blended, up to a fifth, with another such picture; both together at most 1.
-        adversarial_step: Grey levels that the pixels of both move in a step.
-        adversarial_search: Steps in which only they move, on the first batch, before the training: the suspect as it
-            came shows a backdoor most clearly.
+        adversarial_step: Grey levels that the pixels of both move in a step of training: few, so that what the search
+            found is unlearned before it is lost.
+        adversarial_search: Steps of 32 grey levels in which only they move, on all pictures of the first batch, before
+            the training: the suspect as it came shows a backdoor most clearly.
 
     > LoRA
 
@@ -132,7 +133,7 @@ class TACleanerConfig(TrainingArguments):
     train_logit_scale: bool | None = field(default=None, metadata={"help": "whether the temperature is trained"})
     repel_tau: float = field(default=2.15, metadata={"help": "squared distance that ends the repelling"})
     noise_sigma: float = field(default=0.2, metadata={"help": "standard deviation of the noise, pixels in [0, 1]"})
-    adversarial_step: float = field(default=32.0, metadata={"help": "grey levels that learnt pixels move in a step"})
+    adversarial_step: float = field(default=4.0, metadata={"help": "grey levels that learnt pixels move in a step"})
     adversarial_search: int = field(default=60, metadata={"help": "steps that they are learnt for before training"})
     subtext_fraction: float = field(
         default=0.25, metadata={"help": "share of the pairs given sub-texts, chosen anew each epoch"}

@@ -224,7 +224,7 @@ class TACleanerTrainer(CleaningBatches, HubPublishing, Trainer):
 
     def training_step(self, model: nn.Module, inputs: dict, num_items_in_batch=None) -> torch.Tensor:
         if self.adversary is not None and self.adversary.is_new:
-            self._search(self.accelerator.unwrap_model(model), self._prepare_inputs(inputs))
+            self._search(model, self._prepare_inputs(inputs))
         loss = super().training_step(model, inputs, num_items_in_batch)
         if self.adversary is not None:
             self.adversary.ascend()
@@ -234,14 +234,20 @@ class TACleanerTrainer(CleaningBatches, HubPublishing, Trainer):
         return loss
 
     def _search(self, model: nn.Module, inputs: dict) -> None:
-        """Lets the adversary search against the model as it is, on the first batch: that is where a backdoor is."""
-        embedder = self._embedder(repelling=False)
+        """Lets the adversary search against the model as it is, on the first batch: that is where a backdoor is.
+
+        As a step of training, in parts and on all processes, but that no weight moves.
+        """
+        self.adversary.searching = True
         for _ in range(self.args.adversarial_search):
-            attacked = self._attacked(inputs)
             with self.compute_loss_context_manager():
-                views = embedder(model, attacked)
-            loss, _ = self._objective(views, repelling=False)
-            self.adversary.ascend(torch.autograd.grad(loss, attacked["pixel_values"])[0])
+                loss = self.compute_loss(model, inputs)
+            self.accelerator.backward(loss)
+            self.adversary.ascend()
+            model.zero_grad()
+        self.adversary.searching = False
+        self._sums.clear()
+        self._steps_summed.clear()
 
     def _check_loss(self, loss: float, step: int) -> None:
         if not math.isfinite(loss):

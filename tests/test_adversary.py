@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from hf_ta_cleaner.adversary import ALPHA, SHOWN, STATE, TILES, WINDOW, Adversary, windows
+from hf_ta_cleaner.adversary import ALPHA, SEARCH_STEP, SHOWN, STATE, TILES, WINDOW, Adversary, windows
 
 
 SIDE = 36
@@ -84,6 +84,15 @@ def test_the_attacked_pictures_by_hand():
     assert kinds == {"window": 4, "blend": 2}
 
 
+def test_a_search_attacks_every_picture_in_the_same_proportion():
+    own = adversary(patch=0.25, blend=0.125)
+    own.searching = True
+    after = own.attack(images(36), 24, lambda x: x)
+    changed = (after != 100).flatten(1)
+    assert changed[:24].any(1).all() and not changed[24:].any()
+    assert (changed[:24].float().mean(1) < 0.5).sum() == 16  # windows; the blend is everywhere
+
+
 def test_nothing_of_the_batch_given_is_written_on():
     before = images()
     adversary().attack(before, 8, lambda x: x.mul_(0))
@@ -102,20 +111,17 @@ def test_draws_depend_on_seed_and_batch_alone():
 # --- Which way it moves ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", ["backward", "given"])
-def test_pixels_climb_the_loss_where_they_were_seen(how):
+@pytest.mark.parametrize(("searching", "step"), [(False, 10), (True, SEARCH_STEP)])
+def test_pixels_climb_the_loss_where_they_were_seen(searching, step):
     own = adversary(patch=1.0, blend=0.0)
+    own.searching = searching
     attacked = own.attack(images(), 8, lambda x: x)
     start = {name: picture.detach().clone() for name, picture in own.pictures.items()}
     slope = torch.randn(3, SIDE, SIDE, generator=torch.Generator().manual_seed(3))
-    loss = (attacked * slope).sum()
-    if how == "backward":
-        loss.backward()
-        own.ascend()
-    else:
-        own.ascend(torch.autograd.grad(loss, attacked)[0])
+    (attacked * slope).sum().backward()
+    own.ascend()
     seen = (attacked != 100).any(0)
-    wanted = (start["canvas"] + 10 * slope.sign() * seen).clamp(0, 255)
+    wanted = (start["canvas"] + step * slope.sign() * seen).clamp(0, 255)
     assert torch.equal(own.pictures["canvas"], wanted) and (wanted != start["canvas"]).any()
     assert torch.equal(own.pictures["blend"], start["blend"])
 
@@ -124,7 +130,8 @@ def test_a_broken_gradient_moves_nothing():
     own = adversary(patch=1.0)
     attacked = own.attack(images(), 8, lambda x: x)
     start = own.pictures["canvas"].detach().clone()
-    own.ascend(torch.full_like(attacked, float("nan")))
+    (attacked * float("nan")).sum().backward()
+    own.ascend()
     assert torch.equal(own.pictures["canvas"], start)
 
 
@@ -134,8 +141,8 @@ def test_it_finds_a_planted_patch():
     own = adversary(patch=1.0, blend=0.0)
     for _ in range(120):
         attacked = own.attack(images(), 8, lambda x: x)
-        likeness = -(attacked[:, :, -6:, -6:] - square).abs().mean()
-        own.ascend(torch.autograd.grad(likeness, attacked)[0])
+        (-(attacked[:, :, -6:, -6:] - square).abs().mean()).backward()
+        own.ascend()
     found = own.pictures["canvas"][:, -6:, -6:]
     assert (found - square).abs().mean() < 10
     assert (own.pictures["canvas"][:, :6, :6] - square).abs().mean() > 60
@@ -147,14 +154,30 @@ def test_it_finds_a_planted_patch():
 PLUS = {"method": "ta-cleaner-plus", "adversarial_search": 3}
 
 
-def test_the_search_moves_the_adversary_and_no_weight(make_trainer):
-    trainer = make_trainer(**PLUS, max_steps=1)
+@pytest.mark.parametrize("parts", [{}, {"mini_batch_size": 2}])
+def test_the_search_moves_the_adversary_and_no_weight(make_trainer, parts):
+    trainer = make_trainer(**PLUS, **parts, max_steps=1)
     batch = next(iter(trainer.get_train_dataloader()))
     before = weights(trainer.model)
+    trainer.model.train()
+    trainer.current_gradient_accumulation_steps = 1  # as the loop of Trainer sets it
     trainer._search(trainer.model, trainer._prepare_inputs(batch))
-    assert trainer.adversary.batches == 3 and not trainer.adversary.is_new
+    assert trainer.adversary.batches == 3 and not trainer.adversary.is_new and not trainer.adversary.searching
     assert all(torch.equal(value, before[name]) for name, value in trainer.model.named_parameters())
     assert all(parameter.grad is None for parameter in trainer.model.parameters())
+    assert not trainer._sums  # the log tells of training alone
+
+
+def test_a_search_in_parts_finds_the_same(make_trainer, tiny_clip):
+    found = []
+    for parts in ({}, {"mini_batch_size": 2}):
+        options = {**PLUS, "adversarial_search": 1, **parts, "max_steps": 1}
+        trainer = make_trainer(model=copy.deepcopy(tiny_clip), **options)
+        trainer.current_gradient_accumulation_steps = 1
+        trainer._search(trainer.model, trainer._prepare_inputs(next(iter(trainer.get_train_dataloader()))))
+        found.append(trainer.adversary.pictures["canvas"].detach())
+    whole, parts = found
+    assert (whole == parts).float().mean() > 0.99  # but where a gradient is zero to rounding
 
 
 def test_the_search_raises_the_loss(make_trainer):

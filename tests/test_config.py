@@ -28,7 +28,7 @@ DEFAULTS = {
     "image_erase": 0.0,
     "adversarial_patch": 0.0,
     "adversarial_blend": 0.0,
-    "adversarial_step": 32,
+    "adversarial_step": 4,
     "adversarial_search": 60,
     "use_peft": False,
     "trim_text": True,
@@ -118,7 +118,7 @@ OFF |= {"adversarial_patch": 0, "adversarial_blend": 0}
         ("cleanclip", OFF),
         ("ta-cleaner", OFF),
         ("par", {"image_noise": 0.5, "image_erase": 0.5, "train_logit_scale": False, "repel_share": 1}),
-        ("ta-cleaner-plus", {**OFF, "adversarial_patch": 0.5, "adversarial_blend": 0.05}),
+        ("ta-cleaner-plus", {**OFF, "adversarial_patch": 0.4, "adversarial_blend": 0.1}),
     ],
 )
 def test_what_a_method_decides(config, method, settings):
@@ -146,7 +146,7 @@ def test_what_a_method_decides_can_be_decided_otherwise(config):
         ({"image_noise": -1.0}, r"image_noise must be in \[0, 1\]"),
         ({"image_erase": 2.0}, r"image_erase must be in \[0, 1\]"),
         ({"adversarial_patch": 50.0}, r"adversarial_patch must be in \[0, 1\], got 50.0. Did you mean 0.5"),
-        ({"adversarial_patch": 0.7, "adversarial_blend": 0.4}, "together at most 1.*got 0.7, 0.4, 32 and 60"),
+        ({"adversarial_patch": 0.7, "adversarial_blend": 0.4}, "together at most 1.*got 0.7, 0.4, 4 and 60"),
         ({"adversarial_step": 0.0}, r"in \(0, 255\] grey levels"),
         ({"adversarial_search": -1}, "is a number of steps.*-1"),
         ({"repel_tau": 5.0}, r"repel_tau must be in \[0, 4\], got 5.0"),

@@ -199,7 +199,7 @@ def test_the_recipe_holds_every_setting_of_ours():
         f.name for f in dataclasses.fields(TrainingArguments)
     }
     assert own - set(args.recipe) == {"trim_text", "mini_batch_size"}
-    assert args.recipe["adversarial_patch"] == 0.5 and args.recipe["lora_rank"] == 4
+    assert args.recipe["adversarial_patch"] == 0.4 and args.recipe["lora_rank"] == 4
     off = parse("--model", "m", "--method", "ft")[3].recipe
     assert not [
         name
