@@ -35,6 +35,7 @@ class Estimate:
         seconds_per_step: median of the timed steps.
         device: where they ran.
         runs: how many such runs there will be, at least and at most.
+        search: optimiser steps that the search before the training takes as long as, about.
     """
 
     pairs: int
@@ -47,20 +48,22 @@ class Estimate:
     seconds_per_step: float
     device: str
     runs: tuple[int, int] = (1, 1)
+    search: int = 0
 
     @property
     def seconds(self) -> float:
         """Expected seconds of one run's training."""
-        return self.steps * self.seconds_per_step
+        return (self.steps + self.search) * self.seconds_per_step
 
     def text(self) -> str:
         """The estimate in a few lines."""
         least, most = (_duration(runs * self.seconds) for runs in self.runs)
         times = least if least == most else f"{least} to {most} ({self.runs[0]} to {self.runs[1]} runs)"
+        search = f" after {self.search:,} of search" if self.search else ""
         return "\n".join(
             [
                 f"pairs: {self.pairs:,}, seen {self.pairs_seen / self.pairs:.1f} times: {self.pairs_seen:,} in all",
-                f"steps: {self.steps:,} at {self.seconds_per_step:.2f} s (median of {TIMED_STEPS} timed ones)",
+                f"steps: {self.steps:,}{search} at {self.seconds_per_step:.2f} s (median of {TIMED_STEPS} timed ones)",
                 f"weights: {self.weights / 1e6:,.1f} million, {self.trained / 1e6:,.1f} million of them trained",
                 f"memory: {self.memory / 2**30:,.1f} GiB ({self.memory_kind})",
                 f"expected time of the training on {self.device}: {times}; audits and saving come on top",
@@ -95,7 +98,7 @@ def estimate(
         short = copy.copy(args)
         short.output_dir, short.max_steps, short.report_to = folder, few, []
         short.save_strategy = short.eval_strategy = "no"
-        short.adversarial_search = 0  # before the first step, which is not timed
+        short.adversarial_search = 0  # counted, not run: its steps are steps but for the optimiser
         short.push_to_hub = short.load_best_model_at_end = False
         trainer = make_trainer(short, pairs.select(range(min(len(pairs), max(batch * few, batch)))))
         trainer.add_callback(clock)
@@ -114,6 +117,7 @@ def estimate(
         seconds_per_step=statistics.median(timed),
         device=args.device.type,
         runs=runs,
+        search=_search_steps(args),
     )
 
 
@@ -123,6 +127,12 @@ def steps_of(args: TACleanerConfig, pairs: int) -> int:
         return args.max_steps
     batches = pairs // (args.train_batch_size * args.world_size)
     return max(1, math.ceil(args.num_train_epochs * max(1, math.ceil(batches / args.gradient_accumulation_steps))))
+
+
+def _search_steps(args: TACleanerConfig) -> int:
+    """The search passes one batch of a process, where an optimiser step may gather several."""
+    searches = args.adversarial_patch or args.adversarial_blend
+    return math.ceil(args.adversarial_search / args.gradient_accumulation_steps) if searches else 0
 
 
 def _memory(device: torch.device) -> tuple[int, str]:

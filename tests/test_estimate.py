@@ -38,3 +38,23 @@ def test_the_text_adds_up():
     assert "seen 3.8 times: 3,840 in all" in said and f"median of {TIMED_STEPS} timed" in said
     assert "2.0 million, 0.5 million" in said and "3.0 GiB (as told)" in said
     assert "on cpu: 2.0 h to 3.0 h (2 to 3 runs)" in said
+
+
+@pytest.mark.parametrize(
+    ("settings", "search"),
+    [
+        ({"method": "ta-cleaner-plus"}, 60),
+        ({"method": "ta-cleaner-plus", "gradient_accumulation_steps": 8}, 8),
+        ({"method": "ta-cleaner"}, 0),
+    ],
+)
+def test_the_search_is_counted(tiny_clip, tiny_processor, cleaning_pairs, tmp_path, settings, search):
+    common = {"per_device_train_batch_size": 4, "use_cpu": True, "report_to": "none", "max_steps": 1}
+    args = TACleanerConfig(str(tmp_path / "run"), disable_tqdm=True, **common, **settings)
+
+    def make(short, few):
+        return TACleanerTrainer(deepcopy(tiny_clip), short, few, processing_class=tiny_processor)
+
+    told = estimate(make, args, cleaning_pairs)
+    assert told.search == search and told.seconds == pytest.approx((1 + search) * told.seconds_per_step)
+    assert ("of search at" in told.text()) == bool(search)
