@@ -7,6 +7,8 @@ from pathlib import Path
 from .report import CLOSE, Report, percent
 
 
+#: The verdict of a scan that speaks against a model.
+SUSPICIOUS = "suspicious"
 #: Points of clean accuracy from which a cleaning has cost too much to be taken without a thought.
 DEAR = 0.03
 
@@ -14,6 +16,8 @@ DEAR = 0.03
 def advice(report: Report, folder: str | Path) -> str:
     """What to do with the model that the report is about, which lies in `folder`."""
     attacks, after = report.before["attacks"], report.after["attacks"] if report.after else {}
+    if not attacks and report.scan:
+        return _by_scan(report.scan, folder)
     if not attacks:
         return (
             f"Do not rely on {folder} yet: no trigger was tried on it; measure it with --eval_dataset and --trigger, "
@@ -40,9 +44,29 @@ def advice(report: Report, folder: str | Path) -> str:
             f"The backdoor is gone ({named}) but {percent(lost)} points of accuracy are too; before using {folder}, "
             "try a lower --strength or more pairs."
         )
+    searched = f", and a scan for others is {report.scan['after']['verdict']}" if report.scan else ""
     return (
         f"Use {folder} in place of the suspect: {named}, at {percent(lost)} points of accuracy; this holds for the "
-        "triggers that were tried."
+        f"triggers that were tried{searched}."
+    )
+
+
+def _by_scan(scan: dict, folder: str | Path) -> str:
+    """Where no trigger is known, the scans before and after are all there is."""
+    before, after = scan["before"]["verdict"], scan["after"]["verdict"]
+    if after == SUSPICIOUS:
+        return (
+            f"Do not use {folder}: without knowing a trigger a scan still finds that {scan['after']['evidence'][0]}; "
+            "clean again with --method ta-cleaner-plus --strength auto, or scan with --reference."
+        )
+    if before == SUSPICIOUS:
+        return (
+            f"Use {folder} in place of the suspect: what made the suspect suspicious is gone ({before} → {after}); "
+            "no trigger is known, so this is no proof."
+        )
+    return (
+        f"A scan held nothing certain against the suspect ({before}), nor against {folder} ({after}); this is no "
+        "proof, so try the triggers you fear with --trigger."
     )
 
 

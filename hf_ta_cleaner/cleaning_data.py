@@ -6,13 +6,38 @@ import logging
 
 from datasets import Dataset, Image
 
+from . import sandbox
 from .cli import PairOptions
 from .config import TACleanerConfig
-from .data import DEFAULT_PAIRS, clean_rows, load_pairs, stream_pairs
+from .data import DEFAULT_MAX_SAMPLES, DEFAULT_PAIRS, clean_rows, load_pairs, stream_pairs
 from .streaming import CleaningStream
 
 
 logger = logging.getLogger(__name__)
+
+
+def choose_dataset(
+    pairs: PairOptions, model: str, processor, *, streaming: bool = False, allow_sandbox: bool = False
+) -> None:
+    """Settles which pairs are taken where none were named, and how many of the default ones.
+
+    Args:
+        pairs: what was asked for; written on.
+        model: how the model is called.
+
+    Raises:
+        ValueError: for the sandbox's pictures and another model than the sandbox's, unless that was asked for.
+    """
+    own = sandbox.is_sandbox(processor)
+    if pairs.dataset is None:
+        pairs.dataset = "sandbox" if own else DEFAULT_PAIRS
+    if pairs.dataset == DEFAULT_PAIRS and pairs.max_samples is None and not streaming:
+        pairs.max_samples = DEFAULT_MAX_SAMPLES
+    if pairs.dataset == "sandbox" and not (own or allow_sandbox):
+        raise ValueError(
+            f"--dataset sandbox holds drawn pictures of the sandbox world, which would ruin {model}; name "
+            "real pairs with --dataset, or pass --allow_sandbox_data if that is what you want"
+        )
 
 
 def cleaning_pairs(pairs: PairOptions, *, held_out: int, seed: int) -> tuple[Dataset, Dataset | None]:

@@ -114,7 +114,7 @@ LAYERS: dict[str, set[str]] = {
     "estimate": {"config"},
     "advice": {"report"},
     "cli": {"checkpoints", "classnames", "data", "poisoning", "proof", "zero_shot"},
-    "cleaning_data": {"cli", "config", "data", "streaming"},
+    "cleaning_data": {"cli", "config", "data", "sandbox", "streaming"},
 }
 
 #: On the defender's side a trigger is unknown: of `attacks`, these take only the geometry of a picture.

@@ -83,6 +83,7 @@ class CleanOptions:
     check_data: bool = field(
         default=True, metadata={"help": "look for poison in a sample of the cleaning pairs, and warn"}
     )
+    scan: bool = field(default=False, metadata={"help": "also search both models for triggers that nobody named"})
     ca_baseline: list[str] | None = field(
         default=None, metadata={"help": "models whose clean accuracy also counts as what could be lost"}
     )
@@ -115,7 +116,7 @@ def clean(
     from hf_ta_cleaner.advice import advice
     from hf_ta_cleaner.audit import clean_accuracy_loss
     from hf_ta_cleaner.checkpoints import load_model, save_model
-    from hf_ta_cleaner.cleaning_data import cleaning_pairs, cleaning_stream
+    from hf_ta_cleaner.cleaning_data import choose_dataset, cleaning_pairs, cleaning_stream
     from hf_ta_cleaner.estimate import steps_of
     from hf_ta_cleaner.hub import push_checkpoint, write_card
     from hf_ta_cleaner.lora import merge
@@ -125,6 +126,7 @@ def clean(
     from hf_ta_cleaner.poisoning import RECORD
     from hf_ta_cleaner.report import Report, curves
     from hf_ta_cleaner.runs import RunLog, run_settings, save_config
+    from hf_ta_cleaner.scan import ScanBothTimes
     from hf_ta_cleaner.strength import clear, train_strongest, with_strength
     from hf_ta_cleaner.tracking import AuditAround
     from hf_ta_cleaner.trainer import TACleanerTrainer
@@ -133,6 +135,8 @@ def clean(
     if options.dry_run:
         print(dry_run(options, pairs, args).text())
         return
+    if options.scan and proof.eval_dataset is None:
+        raise ValueError("--scan needs pictures and the names of what they may show; give --eval_dataset")
     checkpoint = prepare(options, args)
     log = RunLog(args.output_dir, settings, resume=options.resume, write=args.process_index == 0)
     automatic = options.strength == "auto"
@@ -151,7 +155,9 @@ def clean(
             device=args.device,
             progress=args.process_index == 0,
         )
-    choose_dataset(options, pairs, processor)
+    choose_dataset(
+        pairs, options.model, processor, streaming=options.streaming, allow_sandbox=options.allow_sandbox_data
+    )
     held = options.validation_samples
     if options.streaming:
         train, held_out = cleaning_stream(pairs, args, held_out=held)
@@ -179,18 +185,22 @@ def clean(
     before = recall_before = around = None
     if audit:  # all processes share the pictures
         before = audit(model, processor)
+    search = None
+    if main_process and options.scan:
+        search = ScanBothTimes.of(audit, args.output_dir, reference_name=shown(proof.reference))
+        search("before", model, processor, shown(options.model))
     if main_process and held_out is not None:
         recall_before = clean_utility(model, processor, held_out, batch_size=batch)
     if automatic:
         del trainer
         model.cpu()  # every run gets a copy of it
-        trainer, search = train_strongest(
+        trainer, found = train_strongest(
             lambda strong: make_trainer(strong, copy.deepcopy(model)),
             strong,
             budget=options.utility_budget,
             resume=options.resume,
         )
-        cost = search.cost()
+        cost = found.cost()
     else:
         if audit:
             around = AuditAround(
@@ -226,6 +236,8 @@ def clean(
         utility = {"pairs": len(held_out), "before": recall_before, "after": recall_after}
         for values in (recall_before, recall_after):
             values.pop("clean_utility")  # the same number under the name that does not depend on the data
+    if search:
+        search("after", model, processor, shown(output))
     if audit or utility:
         examples, drawn = audit.examples(processor, before[1], after[1]) if audit else (None, None)
         report = Report.create(
@@ -237,6 +249,7 @@ def clean(
             cost={**cost, "device": args.device.type},
             ca_loss=loss,
             retrieval=utility,
+            scan=search.entries if search else None,
             model=shown(output),
             base_model=shown(options.model),
             dataset=shown(pairs.dataset),
@@ -269,7 +282,7 @@ def clean(
 def dry_run(options: CleanOptions, pairs: PairOptions, args: TACleanerConfig):
     """What the cleaning would cost: an `estimate.Estimate` from a few steps on a copy of the model."""
     from hf_ta_cleaner.checkpoints import load_model
-    from hf_ta_cleaner.cleaning_data import cleaning_pairs
+    from hf_ta_cleaner.cleaning_data import choose_dataset, cleaning_pairs
     from hf_ta_cleaner.estimate import estimate
     from hf_ta_cleaner.open_clip import load_open_clip
     from hf_ta_cleaner.strength import with_strength
@@ -279,7 +292,9 @@ def dry_run(options: CleanOptions, pairs: PairOptions, args: TACleanerConfig):
     automatic = options.strength == "auto"
     load = load_open_clip if options.from_open_clip else load_model
     model, processor = load(options.model, allow_pickle=options.allow_pickle)
-    choose_dataset(options, pairs, processor)
+    choose_dataset(
+        pairs, options.model, processor, streaming=options.streaming, allow_sandbox=options.allow_sandbox_data
+    )
     train, _ = cleaning_pairs(pairs, held_out=options.validation_samples, seed=args.seed)
     strong = args if automatic else with_strength(args, float(options.strength))
     return estimate(
@@ -288,27 +303,6 @@ def dry_run(options: CleanOptions, pairs: PairOptions, args: TACleanerConfig):
         train,
         runs=(2, 3) if automatic else (1, 1),  # what train_strongest usually takes
     )
-
-
-def choose_dataset(options: CleanOptions, pairs: PairOptions, processor) -> None:
-    """Settles which pairs are taken where none were named, and how many of the default ones.
-
-    Raises:
-        ValueError: for the sandbox's pictures and another model than the sandbox's, unless that was asked for.
-    """
-    from hf_ta_cleaner import sandbox
-    from hf_ta_cleaner.data import DEFAULT_MAX_SAMPLES, DEFAULT_PAIRS
-
-    is_sandbox = sandbox.is_sandbox(processor)
-    if pairs.dataset is None:
-        pairs.dataset = "sandbox" if is_sandbox else DEFAULT_PAIRS
-    if pairs.dataset == DEFAULT_PAIRS and pairs.max_samples is None and not options.streaming:
-        pairs.max_samples = DEFAULT_MAX_SAMPLES
-    if pairs.dataset == "sandbox" and not (is_sandbox or options.allow_sandbox_data):
-        raise ValueError(
-            f"--dataset sandbox holds drawn pictures of the sandbox world, which would ruin {options.model}; name "
-            "real pairs with --dataset, or pass --allow_sandbox_data if that is what you want"
-        )
 
 
 def notes_on(options: CleanOptions, args: TACleanerConfig, cost: dict) -> list[str]:

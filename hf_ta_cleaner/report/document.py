@@ -17,7 +17,7 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
-from .markdown import change, markdown, percent, price
+from .markdown import change, markdown, percent, price, scanned
 from .schema import SCHEMA_VERSION, validate
 
 
@@ -46,6 +46,8 @@ class Report:
         ca_loss: `{"value", "interval95", "baseline", "definition"}` of the clean accuracy lost.
         retrieval: recall@1 on held-out pairs, `{"pairs", "before", "after"}`; where no labelled images were at hand it
             stands alone, and the sections hold no clean accuracy and no attacks.
+        scan: what was found without a known trigger, "before" and "after" -> `{"verdict", "target", "evidence",
+            "best_patch", "seconds"}`, see `scan.ScanBothTimes`.
         model, base_model, dataset: where the figures come from.
         settings: what the cleaning was run with: rate, epochs, precision, data, whether WordNet was there.
         history: training curves, name -> `{"step": [...], "value": [...]}`, see `curves`.
@@ -63,6 +65,7 @@ class Report:
     cost: dict[str, Any] | None = None
     ca_loss: dict[str, Any] | None = None
     retrieval: dict[str, Any] | None = None
+    scan: dict[str, dict[str, Any]] | None = None
     model: str | None = None
     base_model: str | None = None
     dataset: str | None = None
@@ -185,6 +188,8 @@ class Report:
             recall = " → ".join(f"{percent(self.retrieval[when]['recall@1'])}%" for when in ("before", "after"))
             lines.append(f"retrieval recall@1 on {self.retrieval['pairs']:,} held-out pairs: {recall}")
         lines += [f"{name}: {verdict}" for name, verdict in self.verdicts().items()]
+        if self.scan:
+            lines.append(f"without a known trigger: {scanned(self)}")
         return "\n".join(lines + price(self))
 
     def to_markdown(self) -> str:

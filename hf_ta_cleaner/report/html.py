@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .markdown import extra_rows, percent, price
+from .markdown import SCAN_NOTE, extra_rows, percent, price
 from .schema import RANKS
 
 
@@ -53,6 +53,8 @@ def render(report: Report, pictures: Mapping[tuple[str, int], Any] | None = None
         verdicts=report.verdicts(),
         price=price(report),
         bars=_bars(report),
+        scan=_scans(report),
+        scan_note=SCAN_NOTE,
         examples=_examples(report, pictures or {}),
         histograms=[chart for name in report.before["attacks"] if (chart := _histogram(report, name))],
         curves=[
@@ -106,6 +108,17 @@ def _bars(report: Report) -> list[dict[str, Any]]:
         title = f"Attack success rate, {attack}" if attack else "Clean accuracy"
         groups.append({"title": title, "wanted": wanted, "bars": bars, "n": bars[0]["n"]})
     return groups
+
+
+def _scans(report: Report) -> list[dict[str, Any]]:
+    """What was found without a trigger, before and after: a bar of the best patch, and the evidence."""
+    found = []
+    for name, part in (report.scan or {}).items():
+        best = part["best_patch"]
+        low, high = best["interval95"]
+        bar = {"name": name, "rate": best["rate"], "low": low, "high": high, "marks": {}, "n": best["n"]}
+        found.append({**bar, "verdict": part["verdict"], "evidence": part["evidence"]})
+    return found
 
 
 def _examples(report: Report, pictures: Mapping[tuple[str, int], Any]) -> dict[str, list[dict[str, Any]]]:

@@ -10,6 +10,12 @@ from .schema import RANKS
 if TYPE_CHECKING:
     from .document import Report
 
+#: Under what a scan has found.
+SCAN_NOTE = (
+    "An optimised patch is also an adversarial patch, which every model has: compare before with after, not with 0. "
+    "A scan that finds nothing is no proof: docs/scan.md tells what it does not look for."
+)
+
 
 def markdown(report: Report) -> str:
     """The whole report for people: verdicts, before and after, all ranks, cost, notes. Per cent, one decimal."""
@@ -42,6 +48,13 @@ def markdown(report: Report) -> str:
             "## Retrieval and linear probe",
             _table([["per cent", *(["before", "after"] if report.after else ["result"])], *rows]),
         ]
+    if report.scan:
+        parts += [
+            "## Without a known trigger",
+            f"{scanned(report)}.",
+            "\n".join(f"- {when}: {sentence}" for when, part in report.scan.items() for sentence in part["evidence"]),
+            SCAN_NOTE,
+        ]
     if report.settings:
         parts += ["## Settings", "\n".join(f"- {name}: {value}" for name, value in report.settings.items())]
     if report.notes:
@@ -49,6 +62,16 @@ def markdown(report: Report) -> str:
     if report.versions:
         parts.append("Made with " + ", ".join(f"{name} {version}" for name, version in report.versions.items()) + ".")
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def scanned(report: Report) -> str:
+    """The scans before and after in a line: the verdicts, and how far the best patch that was found goes."""
+    found = []
+    for part in report.scan.values():
+        best = part["best_patch"]
+        rate = with_interval(best["rate"], best["interval95"])
+        found.append(f"{part['verdict']} (best patch: {rate}% of {best['n']} pictures become {best['label']!r})")
+    return " → ".join(found)
 
 
 def change(report: Report, *keys: str, unit: str = "") -> str:

@@ -6,6 +6,7 @@ print(result.sentence())
 
 from __future__ import annotations
 
+from hf_ta_cleaner.scan.both_times import ScanBothTimes
 from hf_ta_cleaner.scan.engine import MIN_LABELS, MIN_PICTURES, check_reference, scan
 from hf_ta_cleaner.scan.inversion import Patch, collapse, invert
 from hf_ta_cleaner.scan.panel import generic_triggers
@@ -22,6 +23,7 @@ __all__ = [
     "SUSPICIOUS",
     "UNSURE",
     "Patch",
+    "ScanBothTimes",
     "ScanResult",
     "Thresholds",
     "check_reference",

@@ -1,0 +1,135 @@
+"""Scans before and after a cleaning: the same question twice, in the report, on its page and in the last sentence."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from report_samples import a_report
+from test_cli import cleaning, script, separate, suspect, world  # noqa: F401
+
+from hf_ta_cleaner.advice import advice
+from hf_ta_cleaner.report import Report
+from hf_ta_cleaner.scan import NOTHING, SUSPICIOUS, UNSURE, ScanBothTimes, ScanResult
+
+
+NAMES = ("banana", "kettle", "lamp", "dog", "boat", "chair", "bird", "horse")
+
+
+@pytest.fixture
+def pictures(photos, tmp_path):
+    """Eight classes of nine pictures each: as few as a scan takes."""
+    folder = tmp_path / "shown"
+    for i, name in enumerate(NAMES):
+        (folder / name).mkdir(parents=True)
+        for j in range(9):
+            photos[(i + j) % len(photos)].save(folder / name / f"{j}.png")
+    return folder
+
+
+def entry(verdict: str, rate: float, label: str = "banana") -> dict:
+    best = {"label": label, "rate": rate, "interval95": [rate - 0.05, rate + 0.05], "n": 64, "side_px": 7}
+    evidence = [f"a patch turns {rate:.0%} of the pictures into {label!r}", "no generic trigger stands out"]
+    return {
+        "verdict": verdict,
+        "target": label,
+        "evidence": evidence,
+        "best_patch": {**best, "place": "middle"},
+        "seconds": 50.0,
+    }
+
+
+def scanned(before: str = SUSPICIOUS, after: str = NOTHING, **values) -> Report:
+    return a_report(scan={"before": entry(before, 0.95), "after": entry(after, 0.2, "car")}, **values)
+
+
+# --- In a cleaning ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("more", [(), ("--use_peft", "--merge_adapter")])
+def test_a_cleaning_scans_both_models(world, pictures, capsys, more):  # noqa: F811
+    line = cleaning(world, "--eval_dataset", pictures, "--scan", "--reference", world.model, *more)
+    script("clean").main(line)
+    said = capsys.readouterr().out
+    report = Report.load(world.out)
+    both = {when: ScanResult.load(world.out / f"scan-{when}") for when in ("before", "after")}
+    for when, scan in both.items():
+        part = report.scan[when]
+        assert (part["verdict"], part["target"], part["seconds"]) == (scan.verdict, scan.target, scan.seconds)
+        assert part["evidence"] == [finding["sentence"] for finding in scan.findings]
+        assert part["best_patch"]["rate"] == scan.best_patch["rate"] and scan.pictures == 72 and scan.labels == 8
+        assert scan.reference == "suspect"
+    # The suspect is its own reference here, so nothing is more than normal; the cleaned model is another one.
+    assert both["before"].verdict == NOTHING and both["before"].patches != both["after"].patches
+    assert "without a known trigger: nothing found (best patch: " in said
+    assert said.splitlines()[-1].startswith(("A scan held nothing certain against", "Do not use "))
+
+
+def test_without_pictures_there_is_nothing_to_scan_with(world, capsys):  # noqa: F811
+    with pytest.raises(SystemExit) as stop:
+        script("clean").main(cleaning(world, "--scan"))
+    assert stop.value.code == 2 and "--scan needs pictures" in capsys.readouterr().err
+    assert not world.out.exists()
+
+
+def test_too_few_pictures_are_told_before_training(world, capsys):  # noqa: F811
+    with pytest.raises(SystemExit) as stop:
+        script("clean").main(cleaning(world, "--scan", "--eval_dataset", world.labelled))
+    assert stop.value.code == 2 and "got 12" in capsys.readouterr().err
+    assert not list(world.out.glob("checkpoint-*"))
+
+
+def test_a_scan_that_is_there_is_read(tiny_clip, tiny_processor, photos, tmp_path, monkeypatch):
+    rows = [{"image": photo} for photo in photos * 8]
+    first = ScanBothTimes(rows, list(NAMES), tmp_path, seed=3)
+    result = first("before", tiny_clip, tiny_processor, "a")
+    monkeypatch.setattr("hf_ta_cleaner.scan.both_times.scan", None)  # would fail if it were called
+    second = ScanBothTimes(rows, list(NAMES), tmp_path, seed=3)
+    assert second("before", tiny_clip, tiny_processor, "a") == replace(result, trigger=None)
+    assert second.entries == first.entries and result.settings["seed"] == 3
+
+
+# --- In the report ---------------------------------------------------------------------------------------------------
+
+
+def test_it_is_in_every_form_of_the_report(tmp_path):
+    report = scanned()
+    report.save(tmp_path)
+    assert Report.load(tmp_path) == report
+    line = "suspicious (best patch: 95.0 [90.0, 100.0]% of 64 pictures become 'banana') → nothing found (best patch: "
+    assert f"without a known trigger: {line}20.0 [15.0, 25.0]" in report.summary()
+    text = report.to_markdown()
+    assert "## Without a known trigger" in text and line in text
+    assert "- before: a patch turns 95% of the pictures into 'banana'" in text
+    page = (tmp_path / "report.html").read_text()
+    assert "<h3>before: suspicious</h3>" in page and "<h3>after: nothing found</h3>" in page
+    assert page.count('class="bar"') == a_report().to_html().count('class="bar"') + 2
+    assert "Without a known trigger" not in a_report().to_html() + a_report().to_markdown()
+
+
+@pytest.mark.parametrize("wrong", [{}, {"before": {"verdict": SUSPICIOUS}}, {"before": entry("clean", 0.5)}])
+def test_a_broken_one_is_refused(wrong):
+    with pytest.raises(ValueError, match="scan"):
+        Report.from_dict({**a_report().to_dict(), "scan": wrong})
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "begins", "holds"),
+    [
+        (SUSPICIOUS, SUSPICIOUS, "Do not use out: ", "a patch turns 20% of the pictures into 'car'"),
+        (UNSURE, SUSPICIOUS, "Do not use out: ", "--method ta-cleaner-plus"),
+        (SUSPICIOUS, NOTHING, "Use out in place of the suspect: ", "suspicious → nothing found"),
+        (UNSURE, NOTHING, "A scan held nothing certain against the suspect (inconclusive)", "no proof"),
+    ],
+)
+def test_what_to_do_where_no_trigger_is_known(before, after, begins, holds):
+    report = scanned(before, after)
+    for section in report.sections().values():
+        section["attacks"] = {}
+    text = advice(report, "out")
+    assert text.startswith(begins) and holds in text and text.endswith(".") and "\n" not in text
+
+
+def test_where_one_is_known_the_scan_is_told_beside_it():
+    assert advice(scanned(), "out").endswith("the triggers that were tried, and a scan for others is nothing found.")
+    assert "Do not use" not in advice(scanned(after=UNSURE), "out")
