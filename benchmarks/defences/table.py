@@ -301,7 +301,10 @@ def draw_frontier(cells: Iterable[dict], path: Path) -> Path:
                 [100 * mean([c for c in here if c["strength"] == s], key) for key in ("ca", "asr")] for s in strengths
             ]
             if points:
-                axes.plot(*zip(*points, strict=True), marker="o", label=method)
+                counts = [len([cell for cell in here if cell["strength"] == s]) for s in strengths]
+                seeds = "-".join(str(n) for n in sorted({min(counts), max(counts)}))
+                seeds += " seed" if max(counts) == 1 else " seeds"
+                axes.plot(*zip(*points, strict=True), marker="o", label=f"{method}, {seeds}")
                 for strength, point in zip(strengths, points, strict=True):
                     axes.annotate(f"{strength:g}", point, fontsize=7, xytext=(3, 3), textcoords="offset points")
         axes.set(title=row, xlabel="clean accuracy, %", ylabel="ASR@1, %", ylim=(-2, 102))
