@@ -14,7 +14,7 @@ from .attacks import ATTACKS
 from .losses import CITATIONS
 from .naming import is_hub_id, shown
 from .poisoning import POISONED, PoisonRecord
-from .report import Report, percent
+from .report import SCAN_NOTE, Report, percent, scanned
 
 
 if TYPE_CHECKING:
@@ -224,6 +224,8 @@ def _price(report: Report | None) -> str:
     if report and report.retrieval:
         change = " → ".join(f"{percent(report.retrieval[when]['recall@1'])}%" for when in ("before", "after"))
         parts.append(f"Retrieval recall@1 on {report.retrieval['pairs']:,} held-out pairs: {change}.")
+    if report and report.scan:
+        parts.append(f"Scanned without a known trigger: {scanned(report)}. {SCAN_NOTE}")
     return "\n\n".join(parts)
 
 

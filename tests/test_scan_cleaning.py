@@ -9,6 +9,7 @@ from report_samples import a_report
 from test_cli import cleaning, script, separate, suspect, world  # noqa: F401
 
 from hf_ta_cleaner.advice import advice
+from hf_ta_cleaner.model_card import build_model_card
 from hf_ta_cleaner.report import Report
 from hf_ta_cleaner.scan import NOTHING, SUSPICIOUS, UNSURE, ScanBothTimes, ScanResult
 
@@ -104,6 +105,8 @@ def test_it_is_in_every_form_of_the_report(tmp_path):
     page = (tmp_path / "report.html").read_text()
     assert "<h3>before: suspicious</h3>" in page and "<h3>after: nothing found</h3>" in page
     assert page.count('class="bar"') == a_report().to_html().count('class="bar"') + 2
+    card = str(build_model_card("x", settings={"model": "m"}, report=report))
+    assert "Scanned without a known trigger: suspicious (best patch" in card
     assert "Without a known trigger" not in a_report().to_html() + a_report().to_markdown()
 
 

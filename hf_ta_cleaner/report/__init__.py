@@ -7,13 +7,14 @@ and `html` writes report.html by template.html. The format is described in docs/
 from __future__ import annotations
 
 from .document import CLOSE, FILES, Report, curves, figures, package_versions
-from .markdown import percent
+from .markdown import SCAN_NOTE, percent, scanned
 from .schema import SCHEMA_PATH, SCHEMA_VERSION, validate
 
 
 __all__ = [
     "CLOSE",
     "FILES",
+    "SCAN_NOTE",
     "SCHEMA_PATH",
     "SCHEMA_VERSION",
     "Report",
@@ -21,5 +22,6 @@ __all__ = [
     "figures",
     "package_versions",
     "percent",
+    "scanned",
     "validate",
 ]

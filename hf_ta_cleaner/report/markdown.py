@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 #: Under what a scan has found.
 SCAN_NOTE = (
     "An optimised patch is also an adversarial patch, which every model has: compare before with after, not with 0. "
-    "A scan that finds nothing is no proof: docs/scan.md tells what it does not look for."
+    "A scan that finds nothing is no proof: the documentation tells what it does not look for."
 )
 
 
