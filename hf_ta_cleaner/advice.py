@@ -44,10 +44,16 @@ def advice(report: Report, folder: str | Path) -> str:
             f"The backdoor is gone ({named}) but {percent(lost)} points of accuracy are too; before using {folder}, "
             "try a lower --strength or more pairs."
         )
-    searched = f", and a scan for others is {report.scan['after']['verdict']}" if report.scan else ""
+    searched = report.scan["after"] if report.scan else None
+    if searched and searched["verdict"] == SUSPICIOUS:
+        return (
+            f"Do not rely on {folder} yet: {named}, but without knowing a trigger a scan finds that "
+            f"{searched['evidence'][0]}; clean again with --method ta-cleaner-plus, or scan with --reference."
+        )
+    others = f"; a scan for others: {searched['verdict']}" if searched else ""
     return (
         f"Use {folder} in place of the suspect: {named}, at {percent(lost)} points of accuracy; this holds for the "
-        f"triggers that were tried{searched}."
+        f"triggers that were tried{others}."
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 from report_samples import a_report
 from test_cli import cleaning, script, separate, suspect, world  # noqa: F401
 
@@ -57,7 +58,8 @@ def test_a_cleaning_scans_both_models(world, pictures, capsys, more):  # noqa: F
     for when, scan in both.items():
         part = report.scan[when]
         assert (part["verdict"], part["target"], part["seconds"]) == (scan.verdict, scan.target, scan.seconds)
-        assert part["evidence"] == [finding["sentence"] for finding in scan.findings]
+        assert sorted(part["evidence"]) == sorted(finding["sentence"] for finding in scan.findings)
+        assert {"weight": scan.verdict, "sentence": part["evidence"][0]} in scan.findings
         assert part["best_patch"]["rate"] == scan.best_patch["rate"] and scan.pictures == 72 and scan.labels == 8
         assert scan.reference == "suspect"
     # The suspect is its own reference here, so nothing is more than normal; the cleaned model is another one.
@@ -80,14 +82,27 @@ def test_too_few_pictures_are_told_before_training(world, capsys):  # noqa: F811
     assert not list(world.out.glob("checkpoint-*"))
 
 
-def test_a_scan_that_is_there_is_read(tiny_clip, tiny_processor, photos, tmp_path, monkeypatch):
+def test_a_scan_of_an_earlier_part_is_replaced(tiny_clip, tiny_processor, photos, tmp_path):
+    """A run that goes on ends with another model, which the old scan says nothing of."""
     rows = [{"image": photo} for photo in photos * 8]
-    first = ScanBothTimes(rows, list(NAMES), tmp_path, seed=3)
-    result = first("before", tiny_clip, tiny_processor, "a")
-    monkeypatch.setattr("hf_ta_cleaner.scan.both_times.scan", None)  # would fail if it were called
-    second = ScanBothTimes(rows, list(NAMES), tmp_path, seed=3)
-    assert second("before", tiny_clip, tiny_processor, "a") == replace(result, trigger=None)
-    assert second.entries == first.entries and result.settings["seed"] == 3
+    scans = ScanBothTimes(rows, list(NAMES), tmp_path, seed=3)
+    first = scans("after", tiny_clip, tiny_processor, "a")
+    with torch.no_grad():
+        tiny_clip.visual_projection.weight.copy_(tiny_clip.visual_projection.weight.flip(0))
+    second = scans("after", tiny_clip, tiny_processor, "a")
+    assert second.patches != first.patches and second.settings["seed"] == 3
+    assert ScanResult.load(tmp_path / "scan-after") == second
+
+
+def test_what_the_verdict_rests_on_comes_first(tiny_clip, tiny_processor, photos, tmp_path, monkeypatch):
+    rows = [{"image": photo} for photo in photos * 8]
+    result = ScanBothTimes(rows, list(NAMES), tmp_path)("after", tiny_clip, tiny_processor, "a")
+    mixed = [{"weight": NOTHING, "sentence": "no pattern"}, {"weight": SUSPICIOUS, "sentence": "a patch"}]
+    found = replace(result, verdict=SUSPICIOUS, findings=mixed)
+    monkeypatch.setattr("hf_ta_cleaner.scan.both_times.scan", lambda *args, **options: found)
+    scans = ScanBothTimes(rows, list(NAMES), tmp_path)
+    scans("after", tiny_clip, tiny_processor, "a")
+    assert scans.entries["after"]["evidence"] == ["a patch", "no pattern"]
 
 
 # --- In the report ---------------------------------------------------------------------------------------------------
@@ -134,5 +149,12 @@ def test_what_to_do_where_no_trigger_is_known(before, after, begins, holds):
 
 
 def test_where_one_is_known_the_scan_is_told_beside_it():
-    assert advice(scanned(), "out").endswith("the triggers that were tried, and a scan for others is nothing found.")
-    assert "Do not use" not in advice(scanned(after=UNSURE), "out")
+    said = advice(scanned(), "out")
+    assert said.startswith("Use out") and said.endswith("that were tried; a scan for others: nothing found.")
+    assert advice(scanned(after=UNSURE), "out").endswith("a scan for others: inconclusive.")
+
+
+def test_a_suspicious_scan_forbids_what_a_known_trigger_would_allow():
+    said = advice(scanned(after=SUSPICIOUS), "out")
+    assert said.startswith("Do not rely on out yet: blended 94.1% → 0.9%, but without knowing a trigger a scan finds")
+    assert "a patch turns 20% of the pictures into 'car'" in said and "\n" not in said and said.endswith(".")

@@ -9,7 +9,7 @@ import numpy as np
 
 from hf_ta_cleaner.scan.engine import scan
 from hf_ta_cleaner.scan.pictures import draw_pictures
-from hf_ta_cleaner.scan.result import ScanResult
+from hf_ta_cleaner.scan.result import FILES, ScanResult
 from hf_ta_cleaner.zero_shot import input_size
 
 
@@ -22,8 +22,8 @@ PATCH = ("label", "rate", "interval95", "n", "side_px", "place")
 class ScanBothTimes:
     """`search("before", model, processor, name)`, then `"after"`: equal pictures, labels, draws and reference.
 
-    Each scan is written to a folder of its own, `scan-before` and `scan-after`. One that is there already, of a run
-    that was interrupted, is read.
+    Each scan is written to a folder of its own, `scan-before` and `scan-after`, in place of one that a run left there
+    which is now continued.
 
     Attributes:
         entries: "before" and "after" -> `{"verdict", "target", "evidence", "best_patch", "seconds"}`, `Report.scan`.
@@ -77,20 +77,20 @@ class ScanBothTimes:
         Raises:
             ValueError: What `scan` cannot work with.
         """
+        if self._pictures is None:
+            self._pictures = draw_pictures(
+                self.rows, input_size(processor), PICTURES, geometry=self.geometry, seed=self.how.get("seed", 0)
+            )
+        result = scan(model, processor, self._pictures, self.labels, names=(name, self.reference_name), **self.how)
         folder = self.folder / f"scan-{when}"
-        if (folder / "scan.json").is_file():
-            result = ScanResult.load(folder)
-        else:
-            if self._pictures is None:
-                self._pictures = draw_pictures(
-                    self.rows, input_size(processor), PICTURES, geometry=self.geometry, seed=self.how.get("seed", 0)
-                )
-            result = scan(model, processor, self._pictures, self.labels, names=(name, self.reference_name), **self.how)
-            result.save(folder)
+        for file in FILES:
+            (folder / file).unlink(missing_ok=True)
+        result.save(folder)
+        decisive_first = sorted(result.findings, key=lambda finding: finding["weight"] != result.verdict)
         self.entries[when] = {
             "verdict": result.verdict,
             "target": result.target,
-            "evidence": [finding["sentence"] for finding in result.findings],
+            "evidence": [finding["sentence"] for finding in decisive_first],
             "best_patch": {key: result.best_patch[key] for key in PATCH},
             "seconds": result.seconds,
         }
