@@ -6,6 +6,7 @@ from accelerate.data_loader import prepare_data_loader
 from torch.utils.data import DataLoader
 
 from .config import TACleanerConfig
+from .resizing import resized_once
 from .sampling import CleaningPairs, CleaningSampler
 from .streaming import CleaningStream
 from .subtexts import Parts, SubTextMap, Vocabulary
@@ -18,9 +19,13 @@ class CleaningBatches:
     def _seed(args: TACleanerConfig) -> int:
         return args.seed if args.data_seed is None else args.data_seed
 
-    def _prepare(self, dataset, args: TACleanerConfig) -> tuple[CleaningPairs | CleaningStream, Vocabulary | None]:
-        """Checks the columns and parses the captions, once."""
+    def _prepare(
+        self, dataset, args: TACleanerConfig, size: int
+    ) -> tuple[CleaningPairs | CleaningStream, Vocabulary | None]:
+        """Checks the columns, and does once what need not be done in every epoch; `size` is the model's input size."""
         if isinstance(dataset, CleaningStream):
+            if args.resize_once:
+                raise ValueError("resize_once keeps all pictures, and a stream keeps none; leave one of them out")
             return dataset, dataset.vocabulary() if self.weights["subtext"] else None
         columns = dataset.column_names
         if missing := [c for c in ("image", "caption") if c not in columns]:
@@ -28,6 +33,9 @@ class CleaningBatches:
                 f"train_dataset needs the columns image and caption; found {', '.join(columns)}, missing "
                 f"{', '.join(missing)}. Rename them with dataset.rename_column, or load the data with load_pairs"
             )
+        if args.resize_once:
+            with args.main_process_first(desc="resizing pictures"):
+                dataset = resized_once(dataset, size)
         if not self.weights["subtext"]:
             return CleaningPairs(dataset.select_columns(["image", "caption"])), None
         if "parts" not in columns:

@@ -284,7 +284,7 @@ class _Help(argparse.RawDescriptionHelpFormatter):
     """Narrow flag column, no metavar shouting."""
 
     def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=34, width=min(118, max(80, _columns())))
+        super().__init__(prog, max_help_position=36, width=min(118, max(80, _columns())))
 
     def _metavar_formatter(self, action: argparse.Action, default_metavar: str):
         if action.metavar is None and action.choices is None:

@@ -14,6 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
+from .acceleration import compile_blocks, use_silu
 from .adversary import Adversary
 from .allocator import keep_freed_memory
 from .batches import CleaningBatches
@@ -29,6 +30,7 @@ from .losses import LOSSES, Views, repel_distances
 from .publishing import HubPublishing
 from .suspect import FINGERPRINT, Suspect
 from .utility import clean_utility
+from .zero_shot import input_size
 
 
 logger = logging.getLogger(__name__)
@@ -87,7 +89,7 @@ class TACleanerTrainer(CleaningBatches, HubPublishing, Trainer):
         self.weights = args.weights
         vocabulary = None
         if train_dataset is not None:
-            train_dataset, vocabulary = self._prepare(train_dataset, args)
+            train_dataset, vocabulary = self._prepare(train_dataset, args, input_size(processing_class))
         collator = DataCollatorForTACleaner(
             processing_class,
             family=self.family,
@@ -121,6 +123,7 @@ class TACleanerTrainer(CleaningBatches, HubPublishing, Trainer):
                 step=args.adversarial_step,
                 seed=self._seed(args),
             )
+        use_silu(model)
         self.suspect = Suspect(model) if self.weights["repel"] and args.repel_share else None
         super().__init__(
             model=model,
@@ -134,6 +137,8 @@ class TACleanerTrainer(CleaningBatches, HubPublishing, Trainer):
         )
         if self.suspect is not None:
             self.suspect.prepare(self.accelerator)
+        if args.torch_compile:
+            compile_blocks(model, backend=args.torch_compile_backend, mode=args.torch_compile_mode)
         self._losses = {
             **LOSSES,
             "clip": LOSSES[self.family.alignment],
@@ -266,6 +271,12 @@ class TACleanerTrainer(CleaningBatches, HubPublishing, Trainer):
         )
 
     # ------------------------------------------------------------------ hooks of Trainer
+    def _build_accelerator_args(self, **kwargs: Any) -> dict[str, Any]:
+        """Without what would compile the whole model: its blocks are compiled one by one."""
+        arguments = super()._build_accelerator_args(**kwargs)
+        arguments.pop("dynamo_plugin", None)
+        return arguments
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the mean of every term since the last line, and the temperature."""
         if "loss" in logs and self._sums:

@@ -54,7 +54,7 @@ DEFAULTS = {
     [
         (True, 16, "1", None, 0),
         (True, 16, "1", 3, 3),
-        (False, 16, "1", None, 8),
+        (False, 16, "1", None, 15),
         (False, 16, "4", None, 3),
         (False, 2, "2", None, 1),
         (False, 16, "1", 0, 0),

@@ -60,6 +60,8 @@ LAYERS: dict[str, set[str]] = {
     "sampling": {"seeding"},
     "streaming": {"seeding", "subtexts"},
     "collator": {"attacks", "augment", "data", "families", "seeding", "subtexts", "zero_shot"},
+    "acceleration": set(),
+    "resizing": {"attacks", "data"},
     "adversary": {"distributed", "seeding"},
     "embedding": {"collator", "distributed", "families", "losses", "suspect"},
     "cached": {"embedding", "losses"},
@@ -86,8 +88,9 @@ LAYERS: dict[str, set[str]] = {
     },
     "publishing": {"checkpoints", "hub", "hub_errors", "report"},
     # The engines: training, its strength, and the measurement, which knows nothing of the others.
-    "batches": {"config", "sampling", "streaming", "subtexts"},
+    "batches": {"config", "resizing", "sampling", "streaming", "subtexts"},
     "trainer": {
+        "acceleration",
         "adversary",
         "allocator",
         "batches",
@@ -103,6 +106,7 @@ LAYERS: dict[str, set[str]] = {
         "publishing",
         "suspect",
         "utility",
+        "zero_shot",
     },
     "strength": {"checkpoints", "config", "trainer"},
     "audit_inputs": {"attacks", "zero_shot"},

@@ -46,6 +46,11 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, help="rounds of the steps (default: 3)")
     parser.add_argument("--batch", type=int, help="pairs of a step (default: 32 for vit-b-32, 64 for sandbox)")
+    parser.add_argument("--steps", type=int, help="timed steps of a round (default: 2 for vit-b-32, 20 for sandbox)")
+    parser.add_argument("--warmup", type=int, default=1, help="steps before those (default: 1; with workers more)")
+    parser.add_argument(
+        "--compiled", action="store_true", help="also with --torch_compile, --resize_once, and the towers alone"
+    )
     parser.add_argument("--no_bf16", action="store_true", help="leave bfloat16 out, where it is very slow")
     parser.add_argument("--tf32", action="store_true", help="let a GPU multiply float32 in TF32, the reference too")
     parser.add_argument("--quick", action="store_true", help="tiny sizes; writes only to a given --output_dir")
@@ -69,13 +74,14 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 def make_plan(args: argparse.Namespace) -> plans.Plan:
     plan = (plans.quick if args.quick else plans.full)(not args.no_bf16)
     shapes = {s: v for s, v in plan.shapes.items() if args.quick or not args.shape or s in args.shape}
-    if args.batch:
-        shapes = {shape: (args.batch, steps) for shape, (_, steps) in shapes.items()}
+    shapes = {shape: (args.batch or batch, args.steps or steps) for shape, (batch, steps) in shapes.items()}
     return dataclasses.replace(
         plan,
         shapes=shapes,
         images={shape: plan.images[shape] for shape in shapes},
         rounds=args.rounds or plan.rounds,
+        compiled=args.compiled,
+        warmup=args.warmup,
     )
 
 

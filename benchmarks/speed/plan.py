@@ -9,12 +9,14 @@ from typing import Any
 METHODS = ("ft", "cleanclip", "ta-cleaner", "par", "ta-cleaner-plus")
 SECTIONS = ("steps", "parts", "growth")
 
+#: About so many pairs are all that the reference style is given in a round.
+REFERENCE_PAIRS = 1280
 #: Seconds that a process takes to start and to make its data.
 START = 15.0
 #: Seconds of a reference-style step of cleanclip for each pair, on two cores; and how the others compare with it.
 PAIR_SECONDS = {"vit-b-32": 0.87, "sandbox": 0.013, "tiny": 0.008}
 OF_METHOD = {"ft": 0.5, "cleanclip": 1.0, "ta-cleaner": 1.15, "par": 0.7, "ta-cleaner-plus": 1.5}
-OF_WAY = {"reference": 1.0, "bare": 0.55, "fp32": 0.55, "bf16": 0.3}
+OF_WAY = {"reference": 1.0, "bare": 0.55, "fp32": 0.55, "bf16": 0.3, "towers": 0.3}
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,8 @@ class Plan:
     Attributes:
         shapes: Shape -> (pairs of a batch, timed steps of a round).
         rounds: Every way takes its steps once a round, the ways in turn.
-        ways: Besides `reference`, `bare` and `fp32`: `bf16`.
+        bf16: Whether to measure that way, besides `reference`, `bare` and `fp32`.
+        compiled: Also with compiled blocks, with pictures resized once beside that, and the towers alone.
         images: Shape -> pictures audited and poisoned.
         pairs, batches, classes, triggers: Points of the growth tables.
         whole_batches: Batches also measured without --mini_batch_size.
@@ -42,11 +45,21 @@ class Plan:
     triggers: tuple[int, ...]
     part_rounds: int = 5
     matrix: int = 4096
+    compiled: bool = False
+    warmup: int = 1
 
     def ways(self) -> list[tuple[str, str, dict[str, Any]]]:
         """(name, how, settings)."""
         found = [("reference", "reference", {}), ("bare", "bare", {}), ("fp32", "trainer", {})]
-        return found + ([("bf16", "trainer", {"bf16": True})] if self.bf16 else [])
+        if self.bf16:
+            found.append(("bf16", "trainer", {"bf16": True}))
+        if self.compiled:
+            compiled = {"bf16": self.bf16, "torch_compile": True}
+            name = "bf16, compiled" if self.bf16 else "compiled"
+            found.append((name, "trainer", compiled))
+            found.append((f"{name}, resized", "trainer", {**compiled, "resize_once": True}))
+            found.append(("towers", "towers", compiled))
+        return found
 
     def steps(self, shape: str, number: int, methods: tuple[str, ...]) -> list[tuple[str, str, dict[str, Any]]]:
         """(method, way, specification) of one round; every round begins elsewhere."""
@@ -55,6 +68,11 @@ class Plan:
         for method in methods:
             for way, how, options in self.ways():
                 spec = {"shape": shape, "how": how, "method": method, "batch": batch, "steps": steps}
+                # In the reference style nothing is prepared beforehand, and a step takes long.
+                spec |= (
+                    {"warmup": 1, "steps": min(steps, max(2, REFERENCE_PAIRS // batch))} if how == "reference" else {}
+                )
+                spec.setdefault("warmup", self.warmup)
                 found.append((method, way, {"kind": "step", **spec, "options": options}))
         turn = number * 5 % len(found)
         return found[turn:] + found[:turn]
@@ -81,7 +99,7 @@ class Plan:
             for shape in self.shapes:
                 total = 60.0
                 for method, way, spec in self.steps(shape, 0, methods):
-                    pair = PAIR_SECONDS[shape] * OF_METHOD[method] * OF_WAY[way]
+                    pair = PAIR_SECONDS[shape] * OF_METHOD[method] * OF_WAY.get(way, 0.3)
                     total += self.rounds * (START + (spec["steps"] + 1) * spec["batch"] * pair)
                 found[f"steps, {shape}"] = total / 60
         if "parts" in sections:

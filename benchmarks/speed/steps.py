@@ -14,59 +14,75 @@ from transformers import TrainerCallback
 
 from benchmarks.speed.reference import Reference, adversary_of
 from benchmarks.speed.worlds import flops, make_model, make_pairs, make_processor, repeated
+from hf_ta_cleaner.acceleration import compile_blocks, use_silu
+from hf_ta_cleaner.allocator import keep_freed_memory
 from hf_ta_cleaner.collator import DataCollatorForTACleaner
 from hf_ta_cleaner.config import TACleanerConfig
 from hf_ta_cleaner.embedding import Embedder, normalise, standardise
 from hf_ta_cleaner.families import FAMILIES
 from hf_ta_cleaner.losses import LOSSES
+from hf_ta_cleaner.resizing import resized_once
 from hf_ta_cleaner.sampling import CleaningPairs, CleaningSampler
 from hf_ta_cleaner.subtexts import Parts, SubTextMap, Vocabulary
 from hf_ta_cleaner.suspect import Suspect
 from hf_ta_cleaner.trainer import TACleanerTrainer
+from hf_ta_cleaner.zero_shot import input_size
 
 
-#: Steps that are not timed: memory is fetched, the optimiser's state is made.
-WARMUP = 1
 #: Rows that are held; more are repeats of them, so that the data's own memory is the same for every batch.
 HELD = 512
 
 
 def measure(
-    shape: str, how: str, method: str, batch: int, steps: int, options: dict[str, Any], profile: bool = False
+    shape: str,
+    how: str,
+    method: str,
+    batch: int,
+    steps: int,
+    options: dict[str, Any],
+    warmup: int = 1,
+    profile: bool = False,
 ) -> dict[str, Any]:
     """Seconds a step, the mean of `steps`, with the first loss and what passed through the towers.
 
     Args:
-        how: trainer, bare or reference.
+        how: trainer, bare, reference, or towers: forward and backward of one batch that is already there.
         options: Settings of the run, such as `bf16`.
+        warmup: Steps before those that are timed: memory is fetched, the optimiser's state is made, and, where others
+            prepare the batches, what they prepared beforehand is used up.
         profile: Also return where the time of the last steps went.
     """
     model, processor = make_model(shape), make_processor(shape)
-    n = batch * (WARMUP + steps + 1)
+    n = batch * (warmup + steps + 1)
     pairs = make_pairs(shape, min(n, HELD))
     with tempfile.TemporaryDirectory() as folder:
         args = TACleanerConfig(
             folder,
             method=method,
             per_device_train_batch_size=batch,
-            max_steps=WARMUP + steps,
+            max_steps=warmup + steps,
             warmup_steps=0,
             adversarial_search=0,  # before the first step, and not a part of any
             save_strategy="no",
             disable_tqdm=True,
             **options,
         )
+        if args.resize_once:  # before the rows are repeated
+            pairs, args.resize_once = resized_once(pairs, input_size(processor)), False
         if args.weights["subtext"]:
             pairs = pairs.map(SubTextMap(), batched=True, keep_in_memory=True)
-        take = {"trainer": in_trainer, "bare": in_bare_loop, "reference": in_reference}[how]
-        return take(model, processor, repeated(pairs, n), args, Clock(steps, profile))
+        take = {"trainer": in_trainer, "bare": in_bare_loop, "reference": in_reference, "towers": in_towers}[how]
+        precision = "bf16" if args.bf16 else "fp32"
+        return {"precision": precision} | take(
+            model, processor, repeated(pairs, n), args, Clock(warmup, steps, profile)
+        )
 
 
 class Clock(TrainerCallback):
     """Notes the time after the warm-up and after the last step, waiting for the device there and nowhere else."""
 
-    def __init__(self, steps: int, profile: bool = False) -> None:
-        self.steps, self.done, self.started, self.seconds = steps, 0, 0.0, 0.0
+    def __init__(self, warmup: int, steps: int, profile: bool = False) -> None:
+        self.warmup, self.steps, self.done, self.started, self.seconds = warmup, steps, 0, 0.0, 0.0
         activities = [torch.profiler.ProfilerActivity.CPU]
         if torch.cuda.is_available():
             activities.append(torch.profiler.ProfilerActivity.CUDA)
@@ -75,12 +91,12 @@ class Clock(TrainerCallback):
 
     def step_done(self) -> None:
         self.done += 1
-        if self.done == WARMUP:
+        if self.done == self.warmup:
             wait()
             if self.profiler is not None:
                 self.profiler.start()
             self.started = time.perf_counter()
-        if self.done == WARMUP + self.steps:
+        if self.done == self.warmup + self.steps:
             wait()
             self.seconds = (time.perf_counter() - self.started) / self.steps
             if self.profiler is not None:
@@ -163,6 +179,9 @@ def collator_of(processor, pairs, args: TACleanerConfig) -> DataCollatorForTACle
 def in_bare_loop(model, processor, pairs, args: TACleanerConfig, clock: Clock) -> dict[str, Any]:
     """The same parts without `Trainer`: what is left of the time beyond this is the trainer's own."""
     device, bf16 = args.device, args.bf16
+    if device.type == "cpu":
+        keep_freed_memory()
+    use_silu(model)
     if bf16 and device.type == "cpu":
         model.set_attn_implementation("eager")
     model.to(device).train()
@@ -208,6 +227,26 @@ def in_bare_loop(model, processor, pairs, args: TACleanerConfig, clock: Clock) -
             more = seen(model, batch["pixel_values"], batch["input_ids"], size, suspect is not None)
         clock.step_done()
     return clock.result(loss=first.item(), **more)
+
+
+def in_towers(model, processor, pairs, args: TACleanerConfig, clock: Clock) -> dict[str, Any]:
+    """What the towers alone take: no input, no loss, no optimiser."""
+    use_silu(model)
+    if args.torch_compile:
+        compile_blocks(model, backend=args.torch_compile_backend)
+    model.to(args.device).train()
+    size = args.per_device_train_batch_size
+    keys, rows = itertools.islice(sampler_of(pairs, args), size), CleaningPairs(pairs)
+    batch = collator_of(processor, pairs, args)([rows[key] for key in keys])
+    pixels = normalise(batch["pixel_values"].to(args.device), processor.image_processor)
+    texts = {name: batch[name].to(args.device) for name in ("input_ids", "attention_mask")}
+    for _ in range(args.max_steps):
+        with torch.autocast(args.device.type, torch.bfloat16, enabled=args.bf16):
+            output = model(pixel_values=pixels, **texts)
+        (output.image_embeds.float().sum() + output.text_embeds.float().sum()).backward()
+        model.zero_grad()
+        clock.step_done()
+    return clock.result(**seen(model, pixels, texts["input_ids"], size, repels=False))
 
 
 def in_reference(model, processor, pairs, args: TACleanerConfig, clock: Clock) -> dict[str, Any]:

@@ -6,6 +6,10 @@ from statistics import median
 from typing import Any
 
 
+#: What is no way of the trainer's to take a step.
+OTHERS = ("reference", "bare", "towers")
+
+
 def ratios(sections: dict[str, Any]) -> dict[str, float]:
     """Name -> ratio of two figures of one run; what a machine's speed cancels out of."""
     found: dict[str, float] = {}
@@ -13,7 +17,7 @@ def ratios(sections: dict[str, Any]) -> dict[str, float]:
         seconds = {(row["method"], row["way"]): median(row["seconds"]) for row in content["rows"]}
         for (method, way), own in seconds.items():
             reference, bare = seconds.get((method, "reference")), seconds.get((method, "bare"))
-            if way in ("fp32", "bf16") and reference:
+            if way not in OTHERS and reference:
                 found[f"{shape}, {method}: {way} over reference style"] = reference / own
             if way == "fp32" and bare:
                 found[f"{shape}, {method}: trainer over bare loop"] = bare / own
@@ -58,7 +62,7 @@ def steps(shape: str, content: dict[str, Any], rate: dict[str, float]) -> str:
         towers = ("", "", "")
         if row.get("flops"):
             done = row["flops"] / own
-            share = f"{done / rate['bf16' if way == 'bf16' else 'fp32']:.0%}" if rate else ""
+            share = f"{done / rate[row.get('precision', 'fp32')]:.0%}" if rate else ""
             towers = (f"{row['images'] / own:,.1f}", f"{done / 1e12:.2f}", share)
         peak = row.get("peak_gpu_mb", row["peak_mb"])
         lines.append(
