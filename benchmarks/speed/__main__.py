@@ -51,6 +51,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--compiled", action="store_true", help="also with --torch_compile, --resize_once, and the towers alone"
     )
+    parser.add_argument("--ways", nargs="+", metavar="WAY", help="only these ways (default: all)")
     parser.add_argument("--no_bf16", action="store_true", help="leave bfloat16 out, where it is very slow")
     parser.add_argument("--tf32", action="store_true", help="let a GPU multiply float32 in TF32, the reference too")
     parser.add_argument("--quick", action="store_true", help="tiny sizes; writes only to a given --output_dir")
@@ -82,6 +83,7 @@ def make_plan(args: argparse.Namespace) -> plans.Plan:
         rounds=args.rounds or plan.rounds,
         compiled=args.compiled,
         warmup=args.warmup,
+        only=tuple(args.ways or ()),
     )
 
 

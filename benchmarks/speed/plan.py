@@ -29,6 +29,8 @@ class Plan:
         bf16: Whether to measure that way, besides `reference`, `bare` and `fp32`.
         compiled: Also with compiled blocks, with pictures resized once beside that, and the towers alone.
         images: Shape -> pictures audited and poisoned.
+        warmup: Steps before those that are timed.
+        only: Names of ways; the others are left out.
         pairs, batches, classes, triggers: Points of the growth tables.
         whole_batches: Batches also measured without --mini_batch_size.
         matrix: Side of the matrices whose products give the machine's rate.
@@ -47,6 +49,7 @@ class Plan:
     matrix: int = 4096
     compiled: bool = False
     warmup: int = 1
+    only: tuple[str, ...] = ()
 
     def ways(self) -> list[tuple[str, str, dict[str, Any]]]:
         """(name, how, settings)."""
@@ -59,7 +62,7 @@ class Plan:
             found.append((name, "trainer", compiled))
             found.append((f"{name}, resized", "trainer", {**compiled, "resize_once": True}))
             found.append(("towers", "towers", compiled))
-        return found
+        return [way for way in found if not self.only or way[0] in self.only]
 
     def steps(self, shape: str, number: int, methods: tuple[str, ...]) -> list[tuple[str, str, dict[str, Any]]]:
         """(method, way, specification) of one round; every round begins elsewhere."""
