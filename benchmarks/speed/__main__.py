@@ -8,7 +8,7 @@
     python -m benchmarks.speed --quick                 # a minute, tiny sizes: does everything work?
 
 Every measurement is a process of its own; the ways to take a step alternate, in several rounds, so that all see the
-same machine. A section that is finished is printed and written at once; those not run stay as they were in the files.
+same machine. A section that is finished is printed and written at once; what was not run stays as it was in the files.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, help="timed steps of a round (default: 2 for vit-b-32, 20 for sandbox)")
     parser.add_argument("--warmup", type=int, default=1, help="steps before those (default: 1; with workers more)")
     parser.add_argument(
-        "--compiled", action="store_true", help="also with --torch_compile, --resize_once, and the towers alone"
+        "--accelerator", action="store_true", help="also with --torch_compile, --resize_once, and the towers alone"
     )
     parser.add_argument("--ways", nargs="+", metavar="WAY", help="only these ways (default: all)")
     parser.add_argument("--no_bf16", action="store_true", help="leave bfloat16 out, where it is very slow")
@@ -81,7 +81,7 @@ def make_plan(args: argparse.Namespace) -> plans.Plan:
         shapes=shapes,
         images={shape: plan.images[shape] for shape in shapes},
         rounds=args.rounds or plan.rounds,
-        compiled=args.compiled,
+        accelerator=args.accelerator,
         warmup=args.warmup,
         only=tuple(args.ways or ()),
     )
@@ -90,6 +90,9 @@ def make_plan(args: argparse.Namespace) -> plans.Plan:
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     plan, methods, only = make_plan(args), tuple(args.methods), tuple(args.only)
+    if not plan.ways():
+        print(f"no way is called {' or '.join(args.ways)}; some want --accelerator", file=sys.stderr)
+        return 2
     expected = plan.minutes(only, methods)
     print("\n".join(f"{name}: about {value:.0f} minutes" for name, value in expected.items()))
     print(f"in all about {sum(expected.values()):.0f} minutes on two idle cores", flush=True)
@@ -145,9 +148,18 @@ def run_steps(plan: plans.Plan, methods, args, into: dict[str, Any], rate: dict[
                 print(
                     f"  round {number + 1}: {shape} {method} {way}: {batch / found['seconds']:.2f} pairs/s", flush=True
                 )
-        order = [(method, way) for method in methods for way, _, _ in plan.ways()]
-        into[shape] = {"batch": batch, "rows": [rows[key] for key in order]}
+        before = into.get(shape, {})
+        kept = before.get("rows", []) if before.get("batch") == batch else []
+        rows = {(row["method"], row["way"]): row for row in kept} | rows
+        into[shape] = {
+            "batch": batch,
+            "rows": sorted(rows.values(), key=lambda row: plans.METHODS.index(row["method"])),
+        }
         print(table.steps(shape, into[shape], rate), flush=True)
+
+
+def _place(row: dict[str, Any]) -> int:
+    return plans.METHODS.index(row["method"])
 
 
 def run_parts(plan: plans.Plan, methods, args, into: dict[str, Any], rate: dict[str, float]) -> None:

@@ -16,7 +16,7 @@ START = 15.0
 #: Seconds of a reference-style step of cleanclip for each pair, on two cores; and how the others compare with it.
 PAIR_SECONDS = {"vit-b-32": 0.87, "sandbox": 0.013, "tiny": 0.008}
 OF_METHOD = {"ft": 0.5, "cleanclip": 1.0, "ta-cleaner": 1.15, "par": 0.7, "ta-cleaner-plus": 1.5}
-OF_WAY = {"reference": 1.0, "bare": 0.55, "fp32": 0.55, "bf16": 0.3, "towers": 0.3}
+OF_WAY = {"reference": 1.0, "bare": 0.55, "fp32": 0.55, "bf16": 0.3}
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Plan:
         shapes: Shape -> (pairs of a batch, timed steps of a round).
         rounds: Every way takes its steps once a round, the ways in turn.
         bf16: Whether to measure that way, besides `reference`, `bare` and `fp32`.
-        compiled: Also with compiled blocks, with pictures resized once beside that, and the towers alone.
+        accelerator: Also with pictures resized once, with compiled blocks, and the towers alone.
         images: Shape -> pictures audited and poisoned.
         warmup: Steps before those that are timed.
         only: Names of ways; the others are left out.
@@ -47,7 +47,7 @@ class Plan:
     triggers: tuple[int, ...]
     part_rounds: int = 5
     matrix: int = 4096
-    compiled: bool = False
+    accelerator: bool = False
     warmup: int = 1
     only: tuple[str, ...] = ()
 
@@ -56,12 +56,15 @@ class Plan:
         found = [("reference", "reference", {}), ("bare", "bare", {}), ("fp32", "trainer", {})]
         if self.bf16:
             found.append(("bf16", "trainer", {"bf16": True}))
-        if self.compiled:
-            compiled = {"bf16": self.bf16, "torch_compile": True}
-            name = "bf16, compiled" if self.bf16 else "compiled"
-            found.append((name, "trainer", compiled))
-            found.append((f"{name}, resized", "trainer", {**compiled, "resize_once": True}))
-            found.append(("towers", "towers", compiled))
+        if self.accelerator:
+            precision, options = ("bf16", {"bf16": True}) if self.bf16 else ("fp32", {})
+            once, compiled = {"resize_once": True}, {"torch_compile": True}
+            found += [
+                (f"{precision}, resized", "trainer", {**options, **once}),
+                ("towers", "towers", options),
+                (f"{precision}, resized, compiled", "trainer", {**options, **once, **compiled}),
+                ("towers, compiled", "towers", {**options, **compiled}),
+            ]
         return [way for way in found if not self.only or way[0] in self.only]
 
     def steps(self, shape: str, number: int, methods: tuple[str, ...]) -> list[tuple[str, str, dict[str, Any]]]:

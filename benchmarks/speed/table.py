@@ -7,7 +7,7 @@ from typing import Any
 
 
 #: What is no way of the trainer's to take a step.
-OTHERS = ("reference", "bare", "towers")
+OTHERS = ("reference", "bare", "towers", "towers, compiled")
 
 
 def ratios(sections: dict[str, Any]) -> dict[str, float]:
