@@ -2,6 +2,7 @@
 
     OMP_NUM_THREADS=1 torchrun --standalone --nproc_per_node 2 scripts/pretrain_sandbox.py \\
         --output_dir outputs/sandbox-clip
+    python scripts/pretrain_sandbox.py --shape vit-s-16 --picture_size 128 --output_dir outputs/bigger   # on a GPU
     python scripts/pretrain_sandbox.py --pairs 2000 --primer 500 --steps 60 --output_dir outputs/quick   # to try it
 
 The pictures are drawn once, into OUTPUT_DIR-pictures, and read from there by every process and every later run. The
@@ -25,7 +26,7 @@ from transformers import AutoProcessor
 from hf_ta_cleaner import sandbox
 from hf_ta_cleaner.checkpoints import save_model
 from hf_ta_cleaner.cli import fast_precision
-from hf_ta_cleaner.sandbox.pretrain import build_model, build_processor, build_tokenizer, pretrain
+from hf_ta_cleaner.sandbox.pretrain import SHAPES, build_model, build_processor, build_tokenizer, pretrain
 from hf_ta_cleaner.seeding import code_digest
 from hf_ta_cleaner.zero_shot import ZeroShotHead, image_features
 
@@ -36,6 +37,10 @@ _CHUNK = 1000
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, required=True, help="where the checkpoint goes; must not exist")
+    parser.add_argument("--shape", choices=SHAPES, default="tiny", help="of the towers (default: tiny)")
+    parser.add_argument(
+        "--picture_size", type=int, default=sandbox.PICTURE_SIZE, help="side in pixels (default: %(default)s)"
+    )
     parser.add_argument("--pairs", type=int, default=320_000, help="captioned pictures (default: 320000)")
     parser.add_argument("--primer", type=int, default=60_000, help="easy pictures to begin with (default: 60000)")
     parser.add_argument("--steps", type=int, default=6_500, help="optimiser steps (default: 6500)")
@@ -51,13 +56,16 @@ def main() -> None:
     if not alone:
         dist.init_process_group("gloo")
     if not rank:  # the first process draws the pictures and trains the tokenizer, the others read them
-        draw(pictures_dir, parts, args.seed)
-        build_processor(build_tokenizer(_captions(pictures_dir))).save_pretrained(args.output_dir)
+        draw(pictures_dir, parts, args.seed, args.picture_size)
+        tokenizer = build_tokenizer(_captions(pictures_dir))
+        build_processor(tokenizer, args.picture_size).save_pretrained(args.output_dir)
     if not alone:
         dist.barrier()
     processor = AutoProcessor.from_pretrained(args.output_dir)
-    model = build_model(processor.tokenizer, args.seed)
-    evaluation = sandbox.labelled(2000)
+    model = build_model(processor.tokenizer, args.seed, shape=args.shape, size=args.picture_size)
+    if alone and torch.accelerator.is_available():
+        model.to(torch.accelerator.current_accelerator())
+    evaluation = sandbox.labelled(2000, size=args.picture_size)
     pictures, labels = np.stack([np.asarray(image) for image in evaluation["image"]]), np.array(evaluation["label"])
     for report in pretrain(
         model,
@@ -70,7 +78,7 @@ def main() -> None:
         steps=args.steps,
         batch_size=args.batch_size,
         learning_rate=args.learning_rate,
-        bf16=bool(fast_precision()) and not torch.cuda.is_available(),
+        bf16=bool(fast_precision()),
         seed=args.seed,
     ):
         if rank:
@@ -82,22 +90,24 @@ def main() -> None:
         print(f"{sum(p.numel() for p in model.parameters()):,} weights written to {args.output_dir}")
 
 
-def draw(folder: Path, parts: dict[str, int], seed: int) -> None:
+def draw(folder: Path, parts: dict[str, int], seed: int, side: int = sandbox.PICTURE_SIZE) -> None:
     """Draws the splits `parts` (name -> number of pictures) into memory-mappable files, in parallel, once.
 
     Writes pixels.npy, uint8 `(n, size, size, 3)`; nouns.npy, float32 `(n, classes)`, the share of each class among
     the things of a picture; captions.json; and contents.json, which says what they hold and is written last.
     """
-    contents = {"parts": parts, "seed": seed, "world": code_digest(Path(sandbox.__file__).parent)}
+    contents = {"parts": parts, "seed": seed, "side": side, "world": code_digest(Path(sandbox.__file__).parent)}
     done = folder / "contents.json"
     if done.is_file() and json.loads(done.read_text()) == contents:
         return
     done.unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
-    total, side = sum(parts.values()), sandbox.PICTURE_SIZE
+    total = sum(parts.values())
     pixels = np.lib.format.open_memmap(folder / "pixels.npy", "w+", np.uint8, (total, side, side, 3))
     nouns = np.zeros((total, len(sandbox.CLASSES)), dtype=np.float32)
-    chunks = [(split, range(a, min(a + _CHUNK, n)), seed) for split, n in parts.items() for a in range(0, n, _CHUNK)]
+    chunks = [
+        (split, range(a, min(a + _CHUNK, n)), seed, side) for split, n in parts.items() for a in range(0, n, _CHUNK)
+    ]
     captions: list[str] = []
     with get_context("spawn").Pool(os.cpu_count()) as pool, tqdm(total=total, desc="drawing", mininterval=5) as bar:
         for pictures, shares, texts in pool.imap(_draw_chunk, chunks):
@@ -111,14 +121,14 @@ def draw(folder: Path, parts: dict[str, int], seed: int) -> None:
     done.write_text(json.dumps(contents))
 
 
-def _draw_chunk(chunk: tuple[str, range, int]) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    split, indices, seed = chunk
+def _draw_chunk(chunk: tuple[str, range, int, int]) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    split, indices, seed, side = chunk
     scenes = [sandbox.pair_scene(split, index, seed) for index in indices]
     shares = np.zeros((len(scenes), len(sandbox.CLASSES)), dtype=np.float32)
     for row, scene in zip(shares, scenes, strict=True):
         for thing in scene.things:
             row[sandbox.CLASSES.index(thing.noun)] += 1 / len(scene.things)
-    return np.stack([np.asarray(scene.draw()) for scene in scenes]), shares, [sandbox.caption(s) for s in scenes]
+    return np.stack([np.asarray(scene.draw(side)) for scene in scenes]), shares, [sandbox.caption(s) for s in scenes]
 
 
 def _captions(folder: Path) -> list[str]:

@@ -91,6 +91,42 @@ def test_plan_runs_nothing(capsys, tmp_path):
     assert "in all about" in capsys.readouterr().out and not (tmp_path / "out").exists()
 
 
+def test_ways_for_an_accelerator(capsys):
+    more = make_plan(parse(["--accelerator", "--batch", "512", "--steps", "30", "--warmup", "15"]))
+    specs = {way: spec for _, way, spec in more.steps("vit-b-32", 0, ("cleanclip",))}
+    assert list(specs)[3:] == ["bf16", "bf16, resized", "towers", "bf16, resized, compiled", "towers, compiled"]
+    assert specs["bf16, resized, compiled"]["options"] == {"bf16": True, "resize_once": True, "torch_compile": True}
+    assert [(spec["warmup"], spec["steps"]) for spec in specs.values()] == [(1, 2)] + 7 * [(15, 30)]
+    assert [way for way, _, _ in make_plan(parse(["--ways", "bare", "bf16"])).ways()] == ["bare", "bf16"]
+    assert main(["--ways", "towers"]) == 2 and "--accelerator" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("way", ["towers", "trainer"])
+def test_an_accelerators_ways_work(way):
+    options = {"resize_once": True, "torch_compile": True, "torch_compile_backend": "eager"}
+    found = steps.measure("tiny", way, "cleanclip", 8, 1, options)
+    assert found["seconds"] > 0 and found["images"] == 16 and found["flops"] > 0
+
+
+def test_a_part_that_is_measured_anew_leaves_the_others_rows(monkeypatch):
+    from benchmarks.speed import __main__ as speed
+
+    monkeypatch.setattr(speed, "work", lambda spec, args: {"seconds": 2.0, "peak_mb": 1.0})
+    args = parse(["--shape", "sandbox", "--rounds", "2", "--ways", "fp32"])
+    into = {"sandbox": {"batch": 64, "rows": [row("par", "fp32", 1.0), row("cleanclip", "reference", 3.0)]}}
+    speed.run_steps(make_plan(args), ("ft", "cleanclip"), args, into, {})
+    found = [(one["method"], one["way"], one["seconds"]) for one in into["sandbox"]["rows"]]
+    assert found == [
+        ("ft", "fp32", [2.0, 2.0]),
+        ("cleanclip", "reference", [3.0]),
+        ("cleanclip", "fp32", [2.0, 2.0]),
+        ("par", "fp32", [1.0]),
+    ]
+    into["sandbox"]["batch"] = 32  # of another batch nothing is kept
+    speed.run_steps(make_plan(args), ("ft",), args, into, {})
+    assert len(into["sandbox"]["rows"]) == 1
+
+
 @pytest.mark.slow
 def test_everything_works_in_small(tmp_path, capsys):
     assert main(["--quick", "--methods", "ta-cleaner", "--no_bf16", "--output_dir", str(tmp_path)]) == 0

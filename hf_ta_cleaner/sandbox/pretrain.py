@@ -45,33 +45,70 @@ def build_tokenizer(captions: list[str], vocab_size: int = 900) -> CLIPTokenizer
     return CLIPTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}, merges=merges, model_max_length=77)
 
 
-def build_model(tokenizer: CLIPTokenizer, seed: int = 0) -> CLIPModel:
-    """The sandbox CLIP, randomly initialised: 36 patches of 12 pixels, 128 dimensions, 4 + 3 layers, 1.6M weights."""
+#: Name -> (picture tower, text tower, width of the embedding). "tiny" is the sandbox's own, the others those of the
+#: literature, for a bigger world on an accelerator.
+SHAPES: dict[str, tuple[dict, dict, int]] = {
+    "tiny": (
+        {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4, "patch_size": 12},
+        {"hidden_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4},
+        128,
+    ),
+    "vit-s-16": (
+        {"hidden_size": 384, "num_hidden_layers": 12, "num_attention_heads": 6, "patch_size": 16},
+        {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 6},
+        384,
+    ),
+    "vit-b-32": (
+        {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "patch_size": 32},
+        {"hidden_size": 512, "num_hidden_layers": 12, "num_attention_heads": 8},
+        512,
+    ),
+}
+
+
+def build_model(
+    tokenizer: CLIPTokenizer, seed: int = 0, *, shape: str = "tiny", size: int = PICTURE_SIZE
+) -> CLIPModel:
+    """A CLIP of a shape of `SHAPES`, randomly initialised; the default is the sandbox's, of 1.6M weights.
+
+    Raises:
+        ValueError: a picture of `size` pixels a side holds no whole number of patches.
+    """
+    vision, text, width = SHAPES[shape]
+    if size % vision["patch_size"]:
+        raise ValueError(
+            f"pictures of {size} pixels do not divide into the patches of {vision['patch_size']} of {shape}"
+        )
     # PyTorch has one kernel for "gelu" and three for CLIP's usual "quick_gelu", whose intermediate results cost more
-    # than the multiplications of a tower this narrow.
-    tower = {"hidden_size": 128, "intermediate_size": 512, "num_attention_heads": 4, "hidden_act": "gelu"}
+    # than the multiplications of a tower as narrow as the sandbox's.
     config = CLIPConfig(
         text_config={
-            **tower,
-            "num_hidden_layers": 3,
+            **text,
+            "intermediate_size": 4 * text["hidden_size"],
+            "hidden_act": "gelu",
             "vocab_size": len(tokenizer),
             "bos_token_id": tokenizer.bos_token_id,
             "eos_token_id": tokenizer.eos_token_id,
             "pad_token_id": tokenizer.pad_token_id,
         },
-        vision_config={**tower, "num_hidden_layers": 4, "image_size": PICTURE_SIZE, "patch_size": 12},
-        projection_dim=128,
+        vision_config={
+            **vision,
+            "intermediate_size": 4 * vision["hidden_size"],
+            "hidden_act": "gelu",
+            "image_size": size,
+        },
+        projection_dim=width,
     )
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed("sandbox model", seed) % 2**63)
         # In bfloat16 the backward of PyTorch's fused attention is several times slower on a CPU than plain matmuls.
-        return CLIPModel._from_config(config, attn_implementation="eager")
+        return CLIPModel._from_config(config, attn_implementation="eager" if shape == "tiny" else "sdpa")
 
 
-def build_processor(tokenizer: CLIPTokenizer) -> CLIPProcessor:
-    """CLIP's own preprocessing at the sandbox's picture size."""
-    size = {"height": PICTURE_SIZE, "width": PICTURE_SIZE}
-    return CLIPProcessor(CLIPImageProcessorPil(size={"shortest_edge": PICTURE_SIZE}, crop_size=size), tokenizer)
+def build_processor(tokenizer: CLIPTokenizer, size: int = PICTURE_SIZE) -> CLIPProcessor:
+    """CLIP's own preprocessing for pictures of `size` pixels a side."""
+    crop = {"height": size, "width": size}
+    return CLIPProcessor(CLIPImageProcessorPil(size={"shortest_edge": size}, crop_size=crop), tokenizer)
 
 
 def pretrain(
@@ -98,8 +135,8 @@ def pretrain(
     embedding, whose loss fades out by 60%. The rest of the training is the CLIP loss alone on the full world.
 
     Args:
-        model: The CLIP to train, changed in place.
-        pixels: Pictures, uint8 of shape (n, H, W, 3); may be memory-mapped.
+        model: The CLIP to train, on its device, changed in place.
+        pixels: Pictures, uint8 of shape (n, H, W, 3); may be memory-mapped. An accelerator takes all into its memory.
         tokens: Token ids of each caption, with start and end tokens.
         nouns: Share of each class among the things of the picture, float32 of shape (n, classes); rows sum to 1.
         easy: Which rows are easy pictures, bool of shape (n,).
@@ -109,7 +146,7 @@ def pretrain(
             et al. 2024) at three times `learning_rate`, everything else with AdamW; both warm up over 2% of the
             steps and decay along a cosine to 0.
         shift: Every picture is moved by up to so many pixels along each axis, which changes no caption.
-        bf16: Run the towers in bfloat16; only a gain where the processor multiplies matrices in it by instruction.
+        bf16: Run the towers in bfloat16; only a gain where matrices are multiplied in it by instruction.
         report_every: Steps between two reports.
 
     With several processes (a `torch.distributed` group) each takes its share of every batch, and the steps are those
@@ -118,7 +155,8 @@ def pretrain(
     keep_freed_memory()
     torch.manual_seed(derive_seed("pretrain", seed) % 2**63)
     rank, world = (dist.get_rank(), world_size()) if world_size() > 1 else (0, 1)
-    classifier = torch.nn.Linear(model.config.projection_dim, nouns.shape[1])
+    device = next(model.parameters()).device
+    classifier = torch.nn.Linear(model.config.vision_config.hidden_size, nouns.shape[1]).to(device)
     inner = [p for name, p in model.named_parameters() if p.ndim == 2 and ".layers." in name]
     rest = [p for name, p in model.named_parameters() if not (p.ndim == 2 and ".layers." in name)]
     optimisers = [
@@ -134,12 +172,13 @@ def pretrain(
         return (i + 1) / rise if i < rise else 0.5 * (1 + math.cos(math.pi * (i - rise) / max(1, steps - rise)))
 
     schedules = [torch.optim.lr_scheduler.LambdaLR(optimiser, rate) for optimiser in optimisers]
-    centre, spread = torch.tensor(mean).view(1, 3, 1, 1), torch.tensor(std).view(1, 3, 1, 1)
+    centre, spread = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (mean, std))
+    held = None if device.type == "cpu" else torch.from_numpy(np.asarray(pixels)).to(device)
     pad = model.config.text_config.pad_token_id
     r = np.random.default_rng(derive_seed("pretrain order", seed))
     decks = [_deck(np.flatnonzero(easy), r), _deck(np.flatnonzero(~easy), r)]
     started = time.time()
-    running = 0.0
+    running = torch.zeros((), device=device)
     model.train()
     bar = tqdm(range(steps), desc="pretraining", mininterval=5, disable=rank > 0)
     for step in bar:
@@ -147,22 +186,26 @@ def pretrain(
         rows = [next(decks[0]) for _ in range(from_easy)] + [next(decks[1]) for _ in range(batch_size - from_easy)]
         offsets = r.integers(0, 2 * shift + 1, (batch_size, 2))[rank::world]
         rows = rows[rank::world]  # every process draws the same batch and takes its share
-        images = torch.from_numpy(_shifted(pixels[rows], offsets, shift)).permute(0, 3, 1, 2)
-        images = images.float().div_(255).sub_(centre).div_(spread)
+        moves = torch.from_numpy(offsets - shift).to(device)
+        if held is None:
+            images = _shifted(torch.from_numpy(pixels[rows]), torch.arange(len(rows)), moves)
+        else:
+            images = _shifted(held, torch.tensor(rows, device=device), moves)
+        images = images.permute(0, 3, 1, 2).float().div_(255).sub_(centre).div_(spread)
         length = max(len(tokens[i]) for i in rows)
         text = torch.tensor([tokens[i] + [pad] * (length - len(tokens[i])) for i in rows])
         mask = torch.tensor([[1] * len(tokens[i]) + [0] * (length - len(tokens[i])) for i in rows])
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            output = model(input_ids=text, attention_mask=mask, pixel_values=images)
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            output = model(input_ids=text.to(device), attention_mask=mask.to(device), pixel_values=images)
         image, text = gather(output.image_embeds.float()), gather(output.text_embeds.float())
-        target = torch.arange(len(image))
+        target = torch.arange(len(image), device=device)
         logits = model.logit_scale.exp() * image @ text.T
         loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
-        running = loss.item() if step == 0 else 0.98 * running + 0.02 * loss.item()
+        running = loss.detach() if step == 0 else 0.98 * running + 0.02 * loss.detach()
         aid = max(0.0, 1 - step / (0.6 * steps))
         if aid:
             named = classifier(output.vision_model_output.pooler_output.float())
-            loss = loss + aid * F.cross_entropy(named, torch.from_numpy(nouns[rows]))
+            loss = loss + aid * F.cross_entropy(named, torch.from_numpy(nouns[rows]).to(device))
         loss.backward()
         average_gradients([*model.parameters(), *classifier.parameters()])
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -174,9 +217,10 @@ def pretrain(
         classifier.zero_grad(set_to_none=True)
         with torch.no_grad():
             model.logit_scale.clamp_(0, math.log(100))
-        bar.set_postfix(loss=f"{running:.3f}", refresh=False)
         if (step + 1) % report_every == 0 or step == steps - 1:
-            yield {"step": step + 1, "steps": steps, "loss": running, "seconds": time.time() - started}
+            shown = running.item()
+            bar.set_postfix(loss=f"{shown:.3f}", refresh=False)
+            yield {"step": step + 1, "steps": steps, "loss": shown, "seconds": time.time() - started}
             model.train()
 
 
@@ -186,9 +230,10 @@ def _deck(rows: np.ndarray, r: np.random.Generator) -> Iterator[int]:
         yield from r.permutation(rows).tolist()
 
 
-def _shifted(pictures: np.ndarray, offsets: np.ndarray, shift: int) -> np.ndarray:
-    """Pictures `(n, H, W, 3)` moved by `offsets - shift` `(n, 2)` pixels; their edges are repeated."""
-    _, height, width, _ = pictures.shape
-    padded = np.pad(pictures, ((0, 0), (shift, shift), (shift, shift), (0, 0)), mode="edge")
-    windows = [picture[y : y + height, x : x + width] for picture, (y, x) in zip(padded, offsets, strict=True)]
-    return np.stack(windows)
+def _shifted(pictures: torch.Tensor, rows: torch.Tensor, moves: torch.Tensor) -> torch.Tensor:
+    """Those rows of `(n, H, W, 3)`, each moved by its `moves` `(rows, 2)` in pixels; their edges are repeated."""
+    y, x = (
+        (torch.arange(side, device=moves.device) + move[:, None]).clamp(0, side - 1)
+        for side, move in zip(pictures.shape[1:3], moves.unbind(1), strict=True)
+    )
+    return pictures[rows[:, None, None], y[:, :, None], x[:, None, :]]
