@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from transformers import AutoProcessor
 
 from hf_ta_cleaner import sandbox
-from hf_ta_cleaner.checkpoints import save_model
+from hf_ta_cleaner.checkpoints import prepare_output_dir, save_model
 from hf_ta_cleaner.cli import fast_precision
 from hf_ta_cleaner.sandbox.pretrain import SHAPES, build_model, build_processor, build_tokenizer, pretrain
 from hf_ta_cleaner.seeding import code_digest
@@ -36,7 +36,7 @@ _CHUNK = 1000
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output_dir", type=Path, required=True, help="where the checkpoint goes; must not exist")
+    parser.add_argument("--output_dir", type=Path, required=True, help="where the checkpoint goes; new or empty")
     parser.add_argument("--shape", choices=SHAPES, default="tiny", help="of the towers (default: tiny)")
     parser.add_argument(
         "--picture_size", type=int, default=sandbox.PICTURE_SIZE, help="side in pixels (default: %(default)s)"
@@ -49,8 +49,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the pictures, the weights and the order (default: 0)")
     args = parser.parse_args()
     rank, alone = int(os.environ.get("RANK", 0)), "RANK" not in os.environ
-    if args.output_dir.exists() and not rank:
-        parser.error(f"{args.output_dir} exists; give --output_dir a new folder, nothing is overwritten")
+    if not rank:
+        try:
+            prepare_output_dir(args.output_dir)
+        except ValueError as error:
+            parser.error(str(error))
     parts = {"primer": args.primer, "pretrain": args.pairs}
     pictures_dir = args.output_dir.with_name(args.output_dir.name + "-pictures")
     if not alone:
@@ -84,9 +87,12 @@ def main() -> None:
         if rank:
             continue
         accuracy = zero_shot(model, processor, pictures, labels)
-        print({**{k: round(v, 3) for k, v in report.items()}, "zero_shot_top1": round(accuracy, 4)}, flush=True)
+        last = {**{k: round(v, 3) for k, v in report.items()}, "zero_shot_top1": round(accuracy, 4)}
+        print(last, flush=True)
         save_model(model, processor, args.output_dir)  # so that an interrupted training leaves its latest state
     if not rank:
+        settings = {name: str(value) for name, value in vars(args).items() if name != "output_dir"}
+        (args.output_dir / "pretrain.json").write_text(json.dumps({"settings": settings, **last}, indent=1) + "\n")
         print(f"{sum(p.numel() for p in model.parameters()):,} weights written to {args.output_dir}")
 
 

@@ -79,7 +79,7 @@ def preparation(world: World, out: Path, seed: int) -> list[Step]:
                 *world.pretraining, "--seed", str(seed), "--output_dir", str(out / "clip"))  # fmt: skip
     draw = (str(HERE / "draw.py"), "--size", str(world.size), "--pairs", str(world.pairs), "--clean",
             str(world.clean), "--labelled", str(world.labelled), "--output_dir", str(out / "pictures"))  # fmt: skip
-    return [Step(pretrain, "model.safetensors"), Step(draw, "done")]
+    return [Step(pretrain, "pretrain.json"), Step(draw, "done")]
 
 
 def clean(world: World, out: Path, model: str, method: str, seed: int, name: str, *proof: str):
