@@ -198,7 +198,7 @@ def test_the_recipe_holds_every_setting_of_ours():
     own = {f.name for f in dataclasses.fields(TACleanerConfig)} - {
         f.name for f in dataclasses.fields(TrainingArguments)
     }
-    assert own - set(args.recipe) == {"trim_text", "mini_batch_size"}
+    assert own - set(args.recipe) == {"trim_text", "mini_batch_size", "resize_once"}
     assert args.recipe["adversarial_patch"] == 0.4 and args.recipe["lora_rank"] == 4
     off = parse("--model", "m", "--method", "ft")[3].recipe
     assert not [
