@@ -49,6 +49,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the pictures, the weights and the order (default: 0)")
     args = parser.parse_args()
     rank, alone = int(os.environ.get("RANK", 0)), "RANK" not in os.environ
+    patch = SHAPES[args.shape][0]["patch_size"]
+    if args.picture_size % patch:  # before a picture is drawn
+        parser.error(f"--picture_size {args.picture_size} is no multiple of the patches of {patch} of {args.shape}")
     if not rank:
         try:
             prepare_output_dir(args.output_dir)
@@ -68,6 +71,7 @@ def main() -> None:
     model = build_model(processor.tokenizer, args.seed, shape=args.shape, size=args.picture_size)
     if alone and torch.accelerator.is_available():
         model.to(torch.accelerator.current_accelerator())
+    on_gpu = model.device.type == "cuda"
     evaluation = sandbox.labelled(2000, size=args.picture_size)
     pictures, labels = np.stack([np.asarray(image) for image in evaluation["image"]]), np.array(evaluation["label"])
     for report in pretrain(
@@ -81,7 +85,7 @@ def main() -> None:
         steps=args.steps,
         batch_size=args.batch_size,
         learning_rate=args.learning_rate,
-        bf16=bool(fast_precision()),
+        bf16=bool(fast_precision()) and on_gpu == torch.cuda.is_available(),
         seed=args.seed,
     ):
         if rank:

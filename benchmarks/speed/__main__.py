@@ -158,10 +158,6 @@ def run_steps(plan: plans.Plan, methods, args, into: dict[str, Any], rate: dict[
         print(table.steps(shape, into[shape], rate), flush=True)
 
 
-def _place(row: dict[str, Any]) -> int:
-    return plans.METHODS.index(row["method"])
-
-
 def run_parts(plan: plans.Plan, methods, args, into: dict[str, Any], rate: dict[str, float]) -> None:
     for shape, (batch, _) in plan.shapes.items():
         spec = {"shape": shape, "batch": batch, "rounds": plan.part_rounds, "pictures": plan.images[shape]}
