@@ -14,7 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
-from .acceleration import compile_blocks, use_silu
+from .acceleration import compile_blocks, group_texts, use_silu
 from .adversary import Adversary
 from .allocator import keep_freed_memory
 from .batches import CleaningBatches
@@ -124,6 +124,7 @@ class TACleanerTrainer(CleaningBatches, HubPublishing, Trainer):
                 seed=self._seed(args),
             )
         use_silu(model)
+        group_texts(model)
         self.suspect = Suspect(model) if self.weights["repel"] and args.repel_share else None
         super().__init__(
             model=model,

@@ -8,7 +8,14 @@ import pytest
 import torch
 from transformers import CLIPModel
 
-from hf_ta_cleaner.acceleration import SiluMLP, compile_blocks, use_silu
+from hf_ta_cleaner.acceleration import (
+    GroupedTextModel,
+    SiluMLP,
+    compile_blocks,
+    group_texts,
+    text_groups,
+    use_silu,
+)
 
 
 #: In double precision no gradient drowns in rounding.
@@ -78,6 +85,62 @@ def test_other_activations_and_adapted_layers_are_left_alone(tiny_clip, tiny_sig
 def test_the_trainer_uses_it(make_trainer):
     trainer = make_trainer()
     assert sum(isinstance(module, SiluMLP) for module in trainer.model.modules()) == 4
+
+
+# --- texts of like length together -----------------------------------------------------------------------------------
+
+
+def padded_texts(lengths: list[int], model) -> dict[str, torch.Tensor]:
+    """Texts of so many tokens, the end among them, padded on the right as CLIP's tokenizer does."""
+    end, longest = model.config.text_config.eos_token_id, max(lengths)
+    ids = torch.full((len(lengths), longest), end)
+    generator = torch.Generator().manual_seed(2)
+    for row, n in zip(ids, lengths, strict=True):
+        row[: n - 1] = torch.randint(3, 500, (n - 1,), generator=generator)
+    return {"input_ids": ids, "attention_mask": torch.arange(longest).lt(torch.tensor(lengths)[:, None]).long()}
+
+
+#: Thirty-three, so that the groups are not equal; a few long ones, as captions are.
+LENGTHS = [3 + 7 * i % 6 for i in range(30)] + [14, 12, 16]
+
+
+def test_grouped_texts_keep_embeddings_and_gradients(tiny_clip):
+    plain, grouped = tiny_clip.double().train(), copy.deepcopy(tiny_clip)
+    assert group_texts(grouped) == 1 and group_texts(grouped) == 0
+    texts, found = padded_texts(LENGTHS, plain), []
+    for model in (plain, grouped):
+        embeddings = model(pixel_values=PIXELS, **texts).text_embeds
+        (embeddings @ torch.randn(16, 3, generator=torch.Generator().manual_seed(3)).double()).pow(3).sum().backward()
+        found.append((embeddings, {n: p.grad for n, p in model.named_parameters() if p.grad is not None}))
+    (wanted, by_name), (got, its) = found
+    assert torch.allclose(wanted, got, atol=1e-12) and by_name.keys() == its.keys()
+    assert all(torch.allclose(by_name[name], its[name], rtol=1e-7, atol=1e-12) for name in by_name)
+    assert (wanted[0] - wanted[1]).abs().max() > 1e-3  # in another order they would be other embeddings
+
+
+def test_fewer_positions_go_through_the_tower_in_training_alone(tiny_clip):
+    group_texts(tiny_clip)
+    taken: list[torch.Size] = []
+    tiny_clip.text_model.embeddings.register_forward_hook(lambda *call: taken.append(call[-1].shape[:2]))
+    texts = padded_texts(LENGTHS, tiny_clip)
+    tiny_clip.train()(pixel_values=PIXELS.float(), **texts)
+    assert sorted(taken) == sorted((len(rows), longest) for rows, longest in text_groups(texts["attention_mask"]))
+    assert len(taken) == 4 and sum(rows * n for rows, n in taken) < 0.6 * texts["input_ids"].numel()
+    taken.clear()
+    output = tiny_clip.eval()(pixel_values=PIXELS.float(), **texts)
+    assert taken == [texts["input_ids"].shape] and output.text_model_output.last_hidden_state is not None
+
+
+def test_few_texts_are_one_group():
+    assert [longest for _, longest in text_groups(torch.ones(15, 6))] == [6]
+    assert [len(rows) for rows, _ in text_groups(torch.ones(16, 6))] == [8, 8]
+
+
+def test_the_trainer_groups_texts_and_saves_a_clip(make_trainer, tmp_path):
+    trainer = make_trainer()
+    assert isinstance(trainer.model.text_model, GroupedTextModel)
+    trainer.model.save_pretrained(tmp_path)
+    assert not isinstance(CLIPModel.from_pretrained(tmp_path).text_model, GroupedTextModel)
 
 
 # --- Compiled blocks -------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from transformers import TrainerCallback
 
 from benchmarks.speed.reference import Reference, adversary_of
 from benchmarks.speed.worlds import flops, make_model, make_pairs, make_processor, repeated
-from hf_ta_cleaner.acceleration import compile_blocks, use_silu
+from hf_ta_cleaner.acceleration import compile_blocks, group_texts, text_groups, use_silu
 from hf_ta_cleaner.allocator import keep_freed_memory
 from hf_ta_cleaner.collator import DataCollatorForTACleaner
 from hf_ta_cleaner.config import TACleanerConfig
@@ -118,11 +118,14 @@ def wait() -> None:
         torch.accelerator.synchronize()
 
 
-def seen(model, pixels: torch.Tensor, ids: torch.Tensor, batch: int, repels: bool) -> dict[str, Any]:
+def seen(model, batch: dict[str, torch.Tensor], size: int, repels: bool) -> dict[str, Any]:
     """What passed the towers in a step, and its operations: forward, backward (twice that), the suspect's forward."""
-    views = flops(model.config, len(pixels), *ids.shape)
-    suspect = flops(model.config, batch, batch, ids.shape[1]) if repels else 0
-    return {"images": len(pixels), "texts": len(ids), "length": ids.shape[1], "flops": 3 * views + suspect}
+    mask = batch["attention_mask"]
+    images, (texts, longest) = len(batch["pixel_values"]), mask.shape
+    groups = text_groups(mask) if mask.device.type == "cpu" else [(mask, longest)]
+    views = flops(model.config, images, 0, 0) + sum(flops(model.config, 0, len(rows), n) for rows, n in groups)
+    suspect = flops(model.config, size, size, longest) if repels else 0
+    return {"images": images, "texts": texts, "length": longest, "flops": 3 * views + suspect}
 
 
 def in_trainer(model, processor, pairs, args: TACleanerConfig, clock: Clock) -> dict[str, Any]:
@@ -132,7 +135,7 @@ def in_trainer(model, processor, pairs, args: TACleanerConfig, clock: Clock) -> 
     trainer.train()
     batch = next(iter(trainer.get_train_dataloader()))
     size = args.per_device_train_batch_size
-    more = seen(model, batch["pixel_values"], batch["input_ids"], size, bool(args.weights["repel"]))
+    more = seen(model, batch, size, bool(args.weights["repel"]))
     return clock.result(loss=first[0], **more)
 
 
@@ -182,6 +185,7 @@ def in_bare_loop(model, processor, pairs, args: TACleanerConfig, clock: Clock) -
     if device.type == "cpu":
         keep_freed_memory()
     use_silu(model)
+    group_texts(model)
     if bf16 and device.type == "cpu":
         model.set_attn_implementation("eager")
     model.to(device).train()
@@ -224,7 +228,7 @@ def in_bare_loop(model, processor, pairs, args: TACleanerConfig, clock: Clock) -
         first = loss.detach() if first is None else first
         if more is None:
             size = args.per_device_train_batch_size
-            more = seen(model, batch["pixel_values"], batch["input_ids"], size, suspect is not None)
+            more = seen(model, batch, size, suspect is not None)
         clock.step_done()
     return clock.result(loss=first.item(), **more)
 
@@ -232,6 +236,7 @@ def in_bare_loop(model, processor, pairs, args: TACleanerConfig, clock: Clock) -
 def in_towers(model, processor, pairs, args: TACleanerConfig, clock: Clock) -> dict[str, Any]:
     """What the towers alone take: no input, no loss, no optimiser."""
     use_silu(model)
+    group_texts(model)
     if args.torch_compile:
         compile_blocks(model, backend=args.torch_compile_backend)
     model.to(args.device).train()
@@ -246,7 +251,7 @@ def in_towers(model, processor, pairs, args: TACleanerConfig, clock: Clock) -> d
         (output.image_embeds.float().sum() + output.text_embeds.float().sum()).backward()
         model.zero_grad()
         clock.step_done()
-    return clock.result(**seen(model, pixels, texts["input_ids"], size, repels=False))
+    return clock.result(**seen(model, {"pixel_values": pixels, **texts}, size, repels=False))
 
 
 def in_reference(model, processor, pairs, args: TACleanerConfig, clock: Clock) -> dict[str, Any]:
