@@ -61,6 +61,20 @@ def test_a_finished_step_is_not_run_again(tmp_path, monkeypatch, capsys):
     assert "no cell is called no-such-cell" in capsys.readouterr().err
 
 
+def test_a_measured_cell_needs_its_model_no_longer(tmp_path):
+    cell = next(cell for cell in all_cells(tmp_path) if cell.kind == "backdoored")
+    assert not cell.is_measured
+    for s in cell.steps:
+        if s.done in ("scan.json", "result.json"):
+            assert not cell.is_measured
+            s.folder.mkdir()
+            (s.folder / s.done).touch()
+    assert cell.is_measured and not all(s.is_done for s in cell.steps)
+    assert bench.describe([cell], 1).splitlines()[0].endswith("done")
+    bench.run([cell], 1)
+    assert not any(s.folder.exists() for s in cell.steps if s.done == "model.safetensors")
+
+
 def test_the_table_counts():
     def scanned(verdict: str, strength: float, target=None) -> dict:
         found = {"verdict": verdict, "strength": strength, "target": target, "best_patch": 0.5, "seconds": 1.0}

@@ -5,7 +5,8 @@
     python -m benchmarks.scan --only clean-ft-40000-10 badnet-10 data-badnet-0.01
     python -m benchmarks.scan --table         # only writes the tables, from the cells that are there
 
-One folder a step under outputs/bench-scan; a finished step is not run again. Results go to scan.json and scan.md
+One folder a step under outputs/bench-scan; a finished step is not run again, nor any of a cell whose scan.json and
+result.json are all there, so that cells can be made on several machines and models be deleted. Results go to scan.json and scan.md
 beside this file.
 """
 
@@ -62,19 +63,15 @@ def describe(cells: list[Cell], jobs: int) -> str:
     """Every cell with its minutes of one core, a shared step where it comes first; the sum on the last line."""
     lines, seen, total = [], set(), 0.0
     for cell in cells:
-        own = [s for s in cell.steps if s not in seen]
+        own = [s for s in cell.steps if s not in seen and not cell.is_measured]
         seen.update(own)
-        left = sum(s.minutes for s in own if not is_done(s))
+        left = sum(s.minutes for s in own if not s.is_done)
         total += left
         lines.append(f"{cell.name:<44}{f'{left:5.1f} min' if left else 'done':>12}")
     count = f"{len(cells)} cells, {len(unique(cells))} steps"
     return "\n".join(
         [*lines, f"{count}; left: about {total:.0f} minutes of one core, {total / jobs:.0f} with {jobs} jobs"]
     )
-
-
-def is_done(s: Step) -> bool:
-    return (s.folder / s.done).exists()
 
 
 def run(cells: list[Cell], jobs: int) -> None:
@@ -91,6 +88,9 @@ def run(cells: list[Cell], jobs: int) -> None:
 
 
 def run_cell(cell: Cell, locks: dict[Step, threading.Lock], bar: tqdm) -> None:
+    if cell.is_measured:
+        bar.update(len(cell.steps))
+        return
     for s in cell.steps:
         with locks[s]:
             if begin_step(s.folder, list(s.command), s.done):

@@ -28,6 +28,8 @@ CLEAN = (
     ("ta-cleaner", 10_000, 3, 3e-4),
 )
 CLEAN_SEEDS = 5
+#: Files that hold figures; all else is what they are measured on.
+RESULTS = ("scan.json", "result.json")
 #: Minutes of one core that a command takes, about; `--plan` adds them up.
 MINUTES = {"craft": 1.0, "poison": 1.0, "backdoor": 4.5, "clean": 4.0, "measure": 0.7, "scan": 0.7, "data": 1.0}
 
@@ -50,6 +52,10 @@ class Step:
     def folder(self) -> Path:
         return Path(self.command[-1])
 
+    @property
+    def is_done(self) -> bool:
+        return (self.folder / self.done).exists()
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -62,6 +68,12 @@ class Cell:
     target: str
     seed: int
     steps: tuple[Step, ...]
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether all figures are there. What they were measured on may be gone, or have been made elsewhere."""
+        results = [s for s in self.steps if s.done in RESULTS]
+        return bool(results) and all(s.is_done for s in results)
 
 
 def step(name: str, *options: str, output: Path, done: str, kind: str | None = None, **more) -> Step:

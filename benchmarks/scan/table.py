@@ -28,7 +28,7 @@ def gather(cells: list[Cell], out: Path) -> list[dict[str, Any]]:
     """What the finished cells say; unfinished ones are left out."""
     found = []
     for cell in cells:
-        if not all((s.folder / s.done).exists() for s in cell.steps):
+        if not cell.is_measured:
             continue
         row: dict[str, Any] = {"name": cell.name, "kind": cell.kind, "attack": cell.attack, "rate": cell.rate}
         row |= {"target": cell.target, "seed": cell.seed}
@@ -40,7 +40,7 @@ def gather(cells: list[Cell], out: Path) -> list[dict[str, Any]]:
                 scan = ScanResult.load(out / f"{cell.name}-{how}")
                 best = scan.best_patch
                 row[how] = {"verdict": scan.verdict, "target": scan.target, "strength": strength(scan)}
-                row[how] |= {"best_patch": best["rate"], "seconds": scan.seconds}
+                row[how] |= {"best_patch": best["rate"], "seconds": scan.seconds, "device": scan.device}
             if cell.kind == "backdoored":
                 row |= json.loads((out / f"{cell.name}-measured" / "result.json").read_text())
                 row["took"] = row["asr"] - row["floor"] >= TOOK
