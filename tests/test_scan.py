@@ -176,7 +176,7 @@ def test_what_counts_as_evidence():
     assert judge_panel(0.5, None, "blend", "ant", limits).weight == NOTHING
     assert judge_panel(0.95, 0.9, "blend", "ant", limits).weight == NOTHING
     assert judge_panel(0.95, 0.5, "blend", "ant", limits).weight == SUSPICIOUS
-    for rate, second, weight in ((0.9, 0.8, SUSPICIOUS), (0.45, 0.1, UNSURE), (0.2, 0.0, NOTHING)):
+    for rate, second, weight in ((0.9, 0.8, SUSPICIOUS), (0.5, 0.1, UNSURE), (0.2, 0.0, NOTHING)):
         rows = [{"label": "ant", "rate": rate}, {"label": "ant", "rate": rate}, {"label": "bee", "rate": second}]
         finding = judge_patches(rows, 10, limits)
         assert finding.weight == weight and f"{rate:.0%}" in finding.sentence and f"{second:.0%}" in finding.sentence

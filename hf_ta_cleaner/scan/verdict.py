@@ -1,6 +1,6 @@
 """Evidence -> `suspicious`, `nothing found` or `inconclusive`, and why. Numbers only; no model, no pictures.
 
-The thresholds were set on five sandbox models, which no evaluation may use: see docs/scan.md.
+The thresholds were set on 34 sandbox models, which no evaluation may use: see docs/scan.md.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ class Thresholds:
         likeness_excess: of the mean cosine between pictures under the best patch, over the reference's.
     """
 
-    panel_alone: float = 0.80
+    panel_alone: float = 0.82
     panel_unsure: float = 0.76
-    panel_excess: float = 0.30
-    patch_alone: float = 0.48
-    patch_unsure: float = 0.40
-    patch_excess: float = 0.30
+    panel_excess: float = 0.28
+    patch_alone: float = 0.52
+    patch_unsure: float = 0.48
+    patch_excess: float = 0.28
     likeness_excess: float = 0.15
 
 
