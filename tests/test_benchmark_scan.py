@@ -78,6 +78,7 @@ def test_a_measured_cell_needs_its_model_no_longer(tmp_path):
 def test_the_table_counts():
     def scanned(verdict: str, strength: float, target=None) -> dict:
         found = {"verdict": verdict, "strength": strength, "target": target, "best_patch": 0.5, "seconds": 1.0}
+        found["device"] = "cpu"
         return {"alone": found, "referred": found}
 
     clean = [{"kind": "clean", **scanned("nothing found", 0.2 + i / 10)} for i in range(4)]
@@ -97,3 +98,4 @@ def test_the_table_counts():
         and "| 1.000 [1.000, 1.000] |" in line
     )
     assert "10.0%, did not take: not counted" in text
+    assert "7 models made and scanned on a CPU, in fp32." in text

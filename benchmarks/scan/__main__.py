@@ -6,8 +6,8 @@
     python -m benchmarks.scan --table         # only writes the tables, from the cells that are there
 
 One folder a step under outputs/bench-scan; a finished step is not run again, nor any of a cell whose scan.json and
-result.json are all there, so that cells can be made on several machines and models be deleted. Results go to scan.json and scan.md
-beside this file.
+result.json are all there, so that cells can be made on several machines and models be deleted. Results go to scan.json
+and scan.md beside this file.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,12 @@ def rate(hits: int, n: int) -> str:
     return f"{hits} of {n}, {100 * hits / n:.0f}% [{100 * low:.0f}, {100 * high:.0f}]"
 
 
+def machines(rows: list[dict[str, Any]]) -> str:
+    """On what the models were made and scanned."""
+    devices = Counter("GPU" if row["alone"]["device"] == "cuda" else "CPU" for row in rows if "alone" in row)
+    return ", ".join(f"{n} models made and scanned on a {name}, in fp32" for name, n in sorted(devices.items()))
+
+
 def markdown(rows: list[dict[str, Any]]) -> str:
     """The tables, for people."""
     clean = [row for row in rows if row["kind"] == "clean"]
@@ -65,8 +72,8 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     data = [row for row in rows if row["kind"] == "data"]
     lines = [
         "# Is trouble found without knowing the trigger?",
-        "`python -m benchmarks.scan`. Sandbox models; 95% intervals. Thresholds were set on five other models, see "
-        "docs/scan.md.",
+        f"`python -m benchmarks.scan`. Sandbox models; 95% intervals; {machines(rows)}. Thresholds were set on other "
+        "models before, see docs/scan.md.",
         "## Models",
     ]
     table = [
