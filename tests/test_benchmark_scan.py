@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from benchmarks.scan.measure import precision_at
 from benchmarks.scan.plan import ATTACKS, FIRST_SEED, SIX, Cell, Step, all_cells, unique
 from benchmarks.scan.table import markdown, rate
 from hf_ta_cleaner.commands import commands
+from hf_ta_cleaner.scan import SUSPICIOUS
 from hf_ta_cleaner.screening import auroc, auroc_interval
 
 
@@ -99,3 +101,15 @@ def test_the_table_counts():
     )
     assert "10.0%, did not take: not counted" in text
     assert "7 models made and scanned on a CPU, in fp32." in text
+
+
+def test_the_committed_table_is_that_of_the_cells_and_the_texts_agree():
+    rows = json.loads((bench.HERE / "scan.json").read_text())["cells"]
+    assert markdown(rows) == (bench.HERE / "scan.md").read_text()
+    clean, bad = ([row for row in rows if row["kind"] == kind] for kind in ("clean", "backdoored"))
+    bad = [row for row in bad if row["took"]]
+    found, alarms = (sum(row["referred"]["verdict"] == SUSPICIOUS for row in group) for group in (bad, clean))
+    said = f"{found} of {len(bad)} backdoored"
+    for text in (bench.HERE / "README.md", bench.HERE.parents[1] / "docs" / "scan.md"):
+        content = " ".join(text.read_text().split())
+        assert said in content and f"{alarms} of {len(clean)} clean ones is suspected" in content
