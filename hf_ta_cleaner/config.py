@@ -19,9 +19,11 @@ class Method:
     inmodal_weight: float = 0.0
     subtext_weight: float = 0.0
     repel_weight: float = 0.0
+    retain_weight: float = 0.0
     repel_share: float = 1.0
     image_noise: float = 0.0
     image_erase: float = 0.0
+    image_disturb: float = 0.0
     adversarial_patch: float = 0.0
     adversarial_blend: float = 0.0
     train_logit_scale: bool = True
@@ -34,14 +36,18 @@ METHODS: dict[str, Method] = {
     "ta-cleaner": Method(inmodal_weight=1.0, subtext_weight=1.0),
     "par": Method(repel_weight=1.0, image_noise=0.5, image_erase=0.5, train_logit_scale=False),
     "ta-cleaner-plus": Method(
-        subtext_weight=2.0,
-        adversarial_patch=0.4,
+        clip_weight=0.0,
+        retain_weight=10.0,
+        image_disturb=0.25,
+        adversarial_patch=0.25,
         adversarial_blend=0.1,
     ),
 }
 
 #: Terms of the objective; the weight of each is the setting `<term>_weight`.
-TERMS = ("clip", "inmodal", "subtext", "repel")
+TERMS = ("clip", "inmodal", "subtext", "repel", "retain")
+#: Those that the temperature is a part of; without them it is trained by nothing.
+SCALED = ("clip", "inmodal", "subtext")
 SWAPPABLE = ("noun", "relation", "attribute")
 
 
@@ -54,9 +60,9 @@ class TACleanerConfig(TrainingArguments):
     Args:
         method: A named set of weights and views: `ft`, `cleanclip`, `ta-cleaner`, `par` or `ta-cleaner-plus`. Settings
             that are None take the method's value.
-        clip_weight, inmodal_weight, subtext_weight, repel_weight: Weights of the terms; each overrides the method's.
-            0 switches a term off, and what it alone needs is not computed. `clip_weight` is also the weight of the
-            sigmoid loss that takes the CLIP loss's place in a SigLIP.
+        clip_weight, inmodal_weight, subtext_weight, repel_weight, retain_weight: Weights of the terms; each overrides
+            the method's. 0 switches a term off, and what it alone needs is not computed. `clip_weight` is also the
+            weight of the sigmoid loss that takes the CLIP loss's place in a SigLIP.
         subtext_fraction: Share of the pairs that get sub-texts, chosen anew each epoch. In [0, 1].
         num_positive, num_negative: True and false sub-texts for each chosen pair. Without positives
             (`num_positive` 0) the caption itself is the true text, so that the negatives act alone.
@@ -84,6 +90,8 @@ class TACleanerConfig(TrainingArguments):
         image_noise: Share of the pictures that get Gaussian noise, drawn anew each epoch. In [0, 1].
         noise_sigma: Its standard deviation, of pixels in [0, 1].
         image_erase: Share of the pictures in which a square of 0.5-1% of the area is erased. In [0, 1].
+        image_disturb: Share of the pictures that lie under waves or grain, drawn anew in every batch
+            (`disturbances.py`). In [0, 1].
         adversarial_patch: Share of the pictures that carry a window, a third to a sixth of a side wide, of a picture
             that is learnt while the model is trained, to raise its loss: patches of any place, searched for and
             unlearned at once (`adversary.py`). In [0, 1], drawn anew in every batch.
@@ -114,7 +122,7 @@ class TACleanerConfig(TrainingArguments):
 
     method: Literal["ft", "cleanclip", "ta-cleaner", "par", "ta-cleaner-plus"] = field(
         default="ta-cleaner",
-        metadata={"help": "decides the next eleven, where they are not given"},
+        metadata={"help": "decides the next twelve, where they are not given"},
     )
     clip_weight: float | None = field(default=None, metadata={"help": "weight of the CLIP (or SigLIP) loss"})
     inmodal_weight: float | None = field(default=None, metadata={"help": "weight of CleanCLIP's in-modal loss"})
@@ -122,11 +130,15 @@ class TACleanerConfig(TrainingArguments):
     repel_weight: float | None = field(
         default=None, metadata={"help": "weight of PAR's repelling from a frozen copy of the suspect"}
     )
+    retain_weight: float | None = field(
+        default=None, metadata={"help": "weight of staying close to the suspect's embeddings of the untouched pair"}
+    )
     repel_share: float | None = field(
         default=None, metadata={"help": "share of the steps, from the start, in which it acts"}
     )
     image_noise: float | None = field(default=None, metadata={"help": "share of the pictures given Gaussian noise"})
     image_erase: float | None = field(default=None, metadata={"help": "share of the pictures with a square erased"})
+    image_disturb: float | None = field(default=None, metadata={"help": "share of the pictures under waves or grain"})
     adversarial_patch: float | None = field(
         default=None, metadata={"help": "share of the pictures that carry a patch which is learnt against the model"}
     )
@@ -244,13 +256,15 @@ class TACleanerConfig(TrainingArguments):
         for item in fields(Method):
             if getattr(self, item.name) is None:
                 setattr(self, item.name, getattr(METHODS[self.method], item.name))
+        if not any(self.weights[name] for name in SCALED):
+            self.train_logit_scale = False
         for name, weight in self.weights.items():
             if not 0 <= weight < float("inf"):
                 raise ValueError(f"{name}_weight must not be negative, got {weight}; 0 switches the term off")
         if not any(weight for name, weight in self.weights.items() if name != "repel"):
             raise ValueError("all weights that hold the model together are 0; set clip_weight=1")
-        shares = "subtext_fraction repel_share image_noise image_erase adversarial_patch adversarial_blend"
-        for name in shares.split():
+        images = "image_noise image_erase image_disturb adversarial_patch adversarial_blend"
+        for name in f"subtext_fraction repel_share {images}".split():
             if not 0 <= (share := getattr(self, name)) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {share}. Did you mean {share / 100:g}?")
         if not 0 <= self.repel_tau <= 4:
@@ -309,8 +323,8 @@ class TACleanerConfig(TrainingArguments):
     def recipe(self) -> dict[str, Any]:
         """The settings that decide the weights of a run, as plain values under their own names."""
         names = (
-            "method image_noise image_erase adversarial_patch adversarial_blend train_logit_scale use_peft "
-            "learning_rate num_train_epochs max_steps warmup_steps weight_decay lr_scheduler_type "
+            "method image_noise image_erase image_disturb adversarial_patch adversarial_blend train_logit_scale "
+            "use_peft learning_rate num_train_epochs max_steps warmup_steps weight_decay lr_scheduler_type "
             "per_device_train_batch_size gradient_accumulation_steps seed bf16 fp16"
         )
         parts = {  # of these only the settings of what is switched on

@@ -31,7 +31,7 @@ class Embedder:
         family: The model's family.
         image_processor: Its numbers turn uint8 pixels into what the model wants.
         augmented: Whether the batches hold second views.
-        suspect: Embeds the first views once more, without gradient, as the model was before training.
+        suspect: Embeds the first views once more, without gradient and untouched, as the model was before training.
     """
 
     family: Family
@@ -85,10 +85,13 @@ class Embedder:
 
     def _before(self, inputs: dict[str, torch.Tensor], b: int, parts: int) -> tuple[torch.Tensor, torch.Tensor]:
         first = {name: inputs[name][:b] for name in _TOWERS if name in inputs}
+        first["pixel_values"] = inputs.get(UNTOUCHED, first["pixel_values"])
         image, text = zip(*(self.towers(self.suspect, part) for part in split(first, parts)), strict=True)
         return gather(torch.cat(image)), gather(torch.cat(text))
 
 
+#: In a batch that an adversary or a disturbance has changed: the first views as they were, for the suspect.
+UNTOUCHED = "untouched_pixel_values"
 #: What of a batch goes through the towers.
 _TOWERS = ("pixel_values", "input_ids", "attention_mask")
 

@@ -248,6 +248,7 @@ def _recipe(settings: Mapping[str, Any], report: Report | None, record: PoisonRe
     words = {
         "image_noise": "Share of pictures with noise",
         "image_erase": "Share of pictures with a square erased",
+        "image_disturb": "Share of pictures under waves or grain",
         "adversarial_patch": "Share of pictures with a learnt patch",
         "adversarial_blend": "Share of pictures blended with a learnt one",
         "learning_rate": "Learning rate",

@@ -1,4 +1,4 @@
-"""The model as it was before training: what the repel term leaves behind."""
+"""The model as it was before training: what the repel term leaves behind, and the retain term stays close to."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .zero_shot import evaluating
 
 logger = logging.getLogger(__name__)
 
-#: Beside every checkpoint of a run with the repel term: which suspect it was begun from.
+#: Beside every checkpoint of a run that keeps it: which suspect it was begun from.
 FINGERPRINT = "suspect.blake2b"
 
 
@@ -44,7 +44,7 @@ class Suspect:
             if self._shared
             else f"a frozen copy of {count / 1e6:,.1f}M weights, {size / 2**20:,.0f} MiB"
         )
-        logger.info("repel: %s; one more forward of the first views, without gradient, in every repelling step", kept)
+        logger.info("the suspect is kept: %s; one more forward of the first views, without gradient, a step", kept)
 
     def prepare(self, accelerator: Any) -> None:
         """Moves the copy, where there is one, to the accelerator's device; it runs in its precision from now on."""
@@ -75,6 +75,6 @@ class Suspect:
         mark = Path(checkpoint) / FINGERPRINT
         if mark.is_file() and mark.read_text().strip() != self.fingerprint:
             raise ValueError(
-                f"{checkpoint} belongs to a run that repels from another model than the one given. To resume, give "
+                f"{checkpoint} belongs to a run that began with another model than the one given. To resume, give "
                 "the suspect that the run was begun with, not a checkpoint of the run: its copy must be the original"
             )

@@ -23,10 +23,11 @@ from .checkpoints import load_model
 from .collator import DataCollatorForTACleaner
 from .config import TACleanerConfig
 from .distributed import world_size
-from .embedding import Embedder, normalise, standardise
+from .disturbances import Disturbances
+from .embedding import UNTOUCHED, Embedder, normalise, standardise
 from .families import family_of
 from .lora import add_lora
-from .losses import LOSSES, Views, repel_distances
+from .losses import LOSSES, Views, suspect_distances
 from .publishing import HubPublishing
 from .suspect import FINGERPRINT, Suspect
 from .utility import clean_utility
@@ -125,7 +126,9 @@ class TACleanerTrainer(CleaningBatches, HubPublishing, Trainer):
             )
         use_silu(model)
         group_texts(model)
-        self.suspect = Suspect(model) if self.weights["repel"] and args.repel_share else None
+        self.disturbances = Disturbances(args.image_disturb, self._seed(args)) if args.image_disturb else None
+        wants_suspect = (self.weights["repel"] and args.repel_share) or self.weights["retain"]
+        self.suspect = Suspect(model) if wants_suspect else None
         super().__init__(
             model=model,
             args=args,
@@ -152,7 +155,7 @@ class TACleanerTrainer(CleaningBatches, HubPublishing, Trainer):
 
     # ------------------------------------------------------------------ loss
     def compute_loss(self, model: nn.Module, inputs: dict, return_outputs: bool = False, num_items_in_batch=None):
-        repelling = self.suspect is not None and self._is_repelling()
+        repelling = bool(self.weights["repel"]) and self._is_repelling()
         embedder = self._embedder(repelling)
         unwrapped = self.accelerator.unwrap_model(model)
         figures: dict[str, torch.Tensor] = {}
@@ -162,7 +165,7 @@ class TACleanerTrainer(CleaningBatches, HubPublishing, Trainer):
             figures.update(found)
             return loss
 
-        if self.adversary is not None and torch.is_grad_enabled():
+        if torch.is_grad_enabled():
             inputs = self._attacked(inputs)
         parts = self._parts(inputs) if torch.is_grad_enabled() else 1
         if parts == 1:
@@ -190,7 +193,7 @@ class TACleanerTrainer(CleaningBatches, HubPublishing, Trainer):
             self.family,
             self.processing_class.image_processor,
             augmented=self.data_collator.augment,
-            suspect=self.suspect if repelling else None,
+            suspect=self.suspect if repelling or self.weights["retain"] else None,
         )
 
     def _objective(self, views: Views, repelling: bool) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -204,8 +207,8 @@ class TACleanerTrainer(CleaningBatches, HubPublishing, Trainer):
             }
             loss = sum(self.weights[name] * term for name, term in terms.items())
         figures = {f"loss/{name}": term.detach() for name, term in terms.items()}
-        if repelling:
-            distances = [distance.detach() for distance in repel_distances(views)]
+        if views.image_suspect is not None:
+            distances = [distance.detach() for distance in suspect_distances(views)]
             figures |= zip(("distance/image", "distance/text"), distances, strict=True)
         return loss, figures
 
@@ -218,11 +221,17 @@ class TACleanerTrainer(CleaningBatches, HubPublishing, Trainer):
         return math.ceil(pairs / (self.args.mini_batch_size or pairs))
 
     def _attacked(self, inputs: dict) -> dict:
-        """The batch with the adversary on some of its first views."""
-        image_processor = self.processing_class.image_processor
-        pixels = normalise(inputs["pixel_values"], image_processor)
-        attack = partial(standardise, image_processor=image_processor)
-        return {**inputs, "pixel_values": self.adversary.attack(pixels, self._pairs(inputs), attack)}
+        """The batch with disturbances over some of its first views, and the adversary on some."""
+        if self.disturbances is None and self.adversary is None:
+            return inputs
+        pairs, pixels = self._pairs(inputs), inputs["pixel_values"]
+        if self.disturbances is not None and not (self.adversary is not None and self.adversary.searching):
+            pixels = self.disturbances(pixels, pairs, self.state.global_step)
+        if self.adversary is not None:
+            image_processor = self.processing_class.image_processor
+            attack = partial(standardise, image_processor=image_processor)
+            pixels = self.adversary.attack(normalise(pixels, image_processor), pairs, attack)
+        return {**inputs, "pixel_values": pixels, UNTOUCHED: inputs["pixel_values"][:pairs]}
 
     def _is_repelling(self) -> bool:
         """Whether this step is in the repelling part of the run: decided by its number, so exact after resuming."""

@@ -26,6 +26,7 @@ DEFAULTS = {
     "image_noise": 0.0,
     "noise_sigma": 0.2,
     "image_erase": 0.0,
+    "image_disturb": 0.0,
     "adversarial_patch": 0.0,
     "adversarial_blend": 0.0,
     "adversarial_step": 4,
@@ -90,8 +91,7 @@ def test_defaults(config, name):
         ({"method": "cleanclip"}, 1, 1, 0, 0),
         ({"method": "ft"}, 1, 0, 0, 0),
         ({"method": "par"}, 1, 0, 0, 1),
-        ({"method": "ta-cleaner-plus"}, 1, 0, 2, 0),
-        ({"method": "ta-cleaner-plus", "repel_weight": 6.0}, 1, 0, 2, 6),
+        ({"method": "ft", "repel_weight": 6.0}, 1, 0, 0, 6),
         ({"repel_weight": 2.0}, 1, 1, 1, 2),
         ({"method": "ft", "subtext_weight": 0.5}, 1, 0, 0.5, 0),
         ({"inmodal_weight": 0}, 1, 0, 1, 0),
@@ -100,7 +100,13 @@ def test_defaults(config, name):
     ],
 )
 def test_weights(config, options, clip, inmodal, subtext, repel):
-    assert config(**options).weights == {"clip": clip, "inmodal": inmodal, "subtext": subtext, "repel": repel}
+    assert config(**options).weights == {
+        "clip": clip,
+        "inmodal": inmodal,
+        "subtext": subtext,
+        "repel": repel,
+        "retain": 0,
+    }
 
 
 def test_every_loss_has_a_weight():
@@ -108,7 +114,7 @@ def test_every_loss_has_a_weight():
 
 
 OFF = {"repel_weight": 0, "image_noise": 0, "image_erase": 0, "train_logit_scale": True}
-OFF |= {"adversarial_patch": 0, "adversarial_blend": 0}
+OFF |= {"adversarial_patch": 0, "adversarial_blend": 0, "image_disturb": 0, "retain_weight": 0}
 
 
 @pytest.mark.parametrize(
@@ -118,7 +124,18 @@ OFF |= {"adversarial_patch": 0, "adversarial_blend": 0}
         ("cleanclip", OFF),
         ("ta-cleaner", OFF),
         ("par", {"image_noise": 0.5, "image_erase": 0.5, "train_logit_scale": False, "repel_share": 1}),
-        ("ta-cleaner-plus", {**OFF, "adversarial_patch": 0.4, "adversarial_blend": 0.1}),
+        (
+            "ta-cleaner-plus",
+            {
+                "clip_weight": 0,
+                "subtext_weight": 0,
+                "retain_weight": 10,
+                "train_logit_scale": False,
+                "image_disturb": 0.25,
+                "adversarial_patch": 0.25,
+                "adversarial_blend": 0.1,
+            },
+        ),
     ],
 )
 def test_what_a_method_decides(config, method, settings):
@@ -128,10 +145,21 @@ def test_what_a_method_decides(config, method, settings):
 
 def test_what_a_method_decides_can_be_decided_otherwise(config):
     chosen = {"image_noise": 0.1, "image_erase": 0.0, "train_logit_scale": True, "repel_share": 0.25}
-    chosen |= {"adversarial_patch": 0.2, "adversarial_blend": 0.0}
+    chosen |= {
+        "adversarial_patch": 0.2,
+        "adversarial_blend": 0.0,
+        "image_disturb": 0.3,
+        "retain_weight": 2.0,
+        "clip_weight": 1,
+    }
     for method in METHODS:
         args = config(method=method, **chosen)
         assert {name: getattr(args, name) for name in chosen} == chosen
+
+
+def test_the_temperature_is_frozen_where_no_term_knows_it(config):
+    assert not config(method="ft", clip_weight=0, retain_weight=1.0).train_logit_scale
+    assert config(method="ta-cleaner-plus", subtext_weight=1.0).train_logit_scale
 
 
 @pytest.mark.parametrize(
@@ -145,6 +173,7 @@ def test_what_a_method_decides_can_be_decided_otherwise(config):
         ({"repel_share": 50}, r"repel_share must be in \[0, 1\], got 50. Did you mean 0.5"),
         ({"image_noise": -1.0}, r"image_noise must be in \[0, 1\]"),
         ({"image_erase": 2.0}, r"image_erase must be in \[0, 1\]"),
+        ({"image_disturb": -0.1}, r"image_disturb must be in \[0, 1\]"),
         ({"adversarial_patch": 50.0}, r"adversarial_patch must be in \[0, 1\], got 50.0. Did you mean 0.5"),
         ({"adversarial_patch": 0.7, "adversarial_blend": 0.4}, "together at most 1.*got 0.7, 0.4, 4 and 60"),
         ({"adversarial_step": 0.0}, r"in \(0, 255\] grey levels"),
@@ -217,7 +246,7 @@ def test_the_best_checkpoint_is_the_most_useful_one(config):
 def test_flags_override_the_method(tmp_path):
     flags = ["--output_dir", str(tmp_path), "--use_cpu", "True", "--method", "cleanclip", "--subtext_weight", "0.5"]
     (args,) = HfArgumentParser(TACleanerConfig).parse_args_into_dataclasses(flags)
-    assert args.weights == {"clip": 1, "inmodal": 1, "subtext": 0.5, "repel": 0}
+    assert args.weights == {"clip": 1, "inmodal": 1, "subtext": 0.5, "repel": 0, "retain": 0}
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -15,10 +15,11 @@ from hf_ta_cleaner.losses import (
     Views,
     clip_loss,
     inmodal_loss,
-    repel_distances,
     repel_loss,
+    retain_loss,
     siglip_loss,
     subtext_loss,
+    suspect_distances,
 )
 
 
@@ -129,13 +130,20 @@ def repelled(image_cosines: list[float], text_cosines: list[float]) -> Views:
     return Views(image, text, scalar(1), image_suspect=image0, text_suspect=text0)
 
 
+def test_retain_is_half_of_both_distances():
+    assert isclose(retain_loss(repelled([0.8, -0.4], [0.5, 0.0])).item(), (1.6 + 1.5) / 2, rel_tol=1e-12)
+    assert isclose(retain_loss(repelled([1.0, 1.0], [1.0, 1.0])).item(), 0, abs_tol=1e-12)
+    with pytest.raises(ValueError, match="retain_weight=0"):
+        retain_loss(Views(*moved([0.5]), scalar(1)))
+
+
 def test_repel_by_hand():
     # S = mean of 2 - 2 cos: images (0.4 + 2.8) / 2 = 1.6, texts (1.0 + 2.0) / 2 = 1.5, both below 2.15.
     views = repelled([0.8, -0.4], [0.5, 0.0])
-    assert [s.item() for s in repel_distances(views)] == pytest.approx([1.6, 1.5], rel=1e-12)
+    assert [s.item() for s in suspect_distances(views)] == pytest.approx([1.6, 1.5], rel=1e-12)
     assert isclose(repel_loss(views).item(), -(1.6 + 1.5) / 2, rel_tol=1e-12)
     # S sums over the dimensions: right angles are 2, opposite directions 4.
-    assert [s.item() for s in repel_distances(repelled([0.0, 0.0], [-1.0, -1.0]))] == pytest.approx([2, 4])
+    assert [s.item() for s in suspect_distances(repelled([0.0, 0.0], [-1.0, -1.0]))] == pytest.approx([2, 4])
 
 
 @pytest.mark.parametrize(

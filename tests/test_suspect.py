@@ -112,7 +112,7 @@ def test_a_resumed_run_repels_from_the_original(make_trainer, tmp_path, tiny_cli
         line["distance/text"] for line in train_logs(whole)
     ]
     half_cleaned = make_trainer(model=CLIPModel.from_pretrained(checkpoint), folder="wrong", **options)
-    with pytest.raises(ValueError, match=r"repels from another model.*give the suspect"):
+    with pytest.raises(ValueError, match=r"began with another model.*give the suspect"):
         half_cleaned.train(resume_from_checkpoint=str(checkpoint))
 
 
@@ -131,3 +131,49 @@ def test_dropout_does_not_touch_the_suspect(tiny_clip):
     suspect = Suspect(model.train())
     first, second = suspect(**inputs), suspect(**inputs)
     assert torch.equal(first.text_embeds, second.text_embeds) and not first.text_embeds.requires_grad
+
+
+# --- retaining -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{}, {"mini_batch_size": 3}, {"adversarial_patch": 0.5, "adversarial_search": 2}])
+def test_the_model_sees_what_was_put_on_the_pictures_and_the_suspect_does_not(make_trainer, cleaning_pairs, options):
+    rows = cleaning_pairs.select(range(8))
+    trainer = make_trainer(rows, method="ft", retain_weight=5.0, image_disturb=0.5, max_steps=2, **options)
+    seen: dict[str, list[torch.Tensor]] = {"model": [], "suspect": []}
+    for name, model in (("model", trainer.model), ("suspect", trainer.suspect._model)):
+        model.register_forward_pre_hook(
+            lambda module, args, kwargs, name=name: seen[name].append(kwargs["pixel_values"].detach().clone()),
+            with_kwargs=True,
+        )
+    trainer.train()
+    from hf_ta_cleaner.attacks import fit
+    from hf_ta_cleaner.embedding import normalise
+
+    untouched = normalise(
+        torch.from_numpy(np.stack([fit(image, 32) for image in rows["image"]]).transpose(0, 3, 1, 2).copy()),
+        trainer.processing_class.image_processor,
+    )
+
+    def unlike(pictures: torch.Tensor) -> int:
+        return sum(not any(torch.allclose(one, other) for other in untouched) for one in pictures)
+
+    assert unlike(torch.cat(seen["suspect"])) == 0 and len(torch.cat(seen["suspect"])) % 8 == 0
+    assert unlike(torch.cat(seen["model"])) >= 8
+    assert all("loss/retain" in line and "distance/text" in line for line in train_logs(trainer))
+
+
+def test_retaining_keeps_close_to_the_suspect(make_trainer):
+    def distance(weight: float) -> float:
+        trainer = make_trainer(method="ft", max_steps=8, learning_rate=3e-3, retain_weight=weight)
+        trainer.train()
+        return train_logs(trainer)[-1]["distance/image"]
+
+    assert distance(50.0) < 0.5 * distance(1e-9)
+
+
+def test_retaining_alone_is_an_objective(make_trainer):
+    trainer = make_trainer(method="ft", clip_weight=0.0, retain_weight=1.0, image_disturb=0.5)
+    trainer.train()
+    line = train_logs(trainer)[-1]
+    assert "loss/clip" not in line and line["loss"] == pytest.approx(line["loss/retain"], rel=1e-4)

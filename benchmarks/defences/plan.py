@@ -57,11 +57,14 @@ ABLATIONS: dict[str, tuple[str, ...]] = {
 
 #: What is changed of ta-cleaner-plus: each part left out, and what it does without.
 PLUS_ABLATIONS: dict[str, tuple[str, ...]] = {
-    "no sub-texts": ("--subtext_weight", "0"),
+    "captions instead of the suspect": ("--retain_weight", "0", "--clip_weight", "1"),
+    "- with sub-texts": ("--retain_weight", "0", "--clip_weight", "1", "--subtext_weight", "2"),
+    "with the captions too": ("--clip_weight", "1"),
+    "with sub-texts": ("--subtext_weight", "1"),
+    "no disturbances": ("--image_disturb", "0"),
+    "no patch": ("--adversarial_patch", "0"),
+    "no blend": ("--adversarial_blend", "0"),
     "no search before training": ("--adversarial_search", "0"),
-    "patch only": ("--adversarial_blend", "0"),
-    "blend only": ("--adversarial_patch", "0"),
-    "with the in-modal loss": ("--inmodal_weight", "1"),
 }
 
 #: Seconds of one core: a process' start, a pair trained on by method, an audit; corrected by what steps have taken.

@@ -23,6 +23,7 @@ from hf_ta_cleaner.attacks import fit
 from hf_ta_cleaner.augment import add_noise, augment_image, augment_text, erase
 from hf_ta_cleaner.config import TACleanerConfig
 from hf_ta_cleaner.data import to_rgb
+from hf_ta_cleaner.disturbances import Disturbances
 from hf_ta_cleaner.embedding import standardise
 from hf_ta_cleaner.losses import LOSSES, SubTexts, Views
 from hf_ta_cleaner.seeding import numpy_rng, rng
@@ -32,6 +33,14 @@ from hf_ta_cleaner.subtexts import Parts, SubText, Vocabulary
 def adversary_of(args: TACleanerConfig) -> Adversary | None:
     shares = {"patch": args.adversarial_patch, "blend": args.adversarial_blend}
     return Adversary(**shares, step=args.adversarial_step, seed=args.seed) if any(shares.values()) else None
+
+
+def disturbances_of(args: TACleanerConfig) -> Disturbances | None:
+    return Disturbances(args.image_disturb, args.seed) if args.image_disturb else None
+
+
+def keeps_suspect(args: TACleanerConfig) -> bool:
+    return bool(args.weights["repel"] or args.weights["retain"])
 
 
 class Reference:
@@ -48,8 +57,8 @@ class Reference:
         self.device = args.device
         self.model, self.processor, self.args, self.vocabulary = model.to(self.device), processor, args, vocabulary
         model.logit_scale.requires_grad_(args.train_logit_scale)
-        self.suspect = copy.deepcopy(model).eval().requires_grad_(False) if args.weights["repel"] else None
-        self.adversary = adversary_of(args)
+        self.suspect = copy.deepcopy(model).eval().requires_grad_(False) if keeps_suspect(args) else None
+        self.adversary, self.disturbances, self.taken = adversary_of(args), disturbances_of(args), 0
         decayed = {False: [], True: []}
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
@@ -70,11 +79,17 @@ class Reference:
         if self.adversary is not None:
             self.adversary.ascend()
         self.optimizer.step()
+        self.taken += 1
         self.model.logit_scale.data.clamp_(0, 4.605170185988092)
         return loss.detach()
 
     def views(self, rows: Sequence[dict[str, Any]]) -> Views:
-        pixels = torch.stack([self.first_view(row) for row in rows])
+        pictures = [self.first_view(row) for row in rows]
+        untouched = pixels = torch.stack([self.prepared(picture) for picture in pictures])
+        if self.disturbances is not None:
+            stacked = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
+            under = self.disturbances(stacked, len(rows), self.taken).permute(0, 2, 3, 1).numpy()
+            pixels = torch.stack([self.prepared(picture) for picture in under])
         if self.adversary is not None:
             normalised = partial(standardise, image_processor=self.processor.image_processor)
             pixels = self.adversary.attack(pixels.to(self.device), len(pixels), normalised)
@@ -89,7 +104,7 @@ class Reference:
             found["subtexts"] = self.subtexts(rows)
         if self.suspect is not None:
             with torch.no_grad():
-                found["image_suspect"] = self.images(self.suspect, pixels)
+                found["image_suspect"] = self.images(self.suspect, untouched)
                 found["text_suspect"] = self.texts(self.suspect, texts)
         return Views(scale=self.model.logit_scale.exp(), **found)
 
@@ -100,13 +115,13 @@ class Reference:
     def square(self, row: dict[str, Any]) -> np.ndarray:
         return fit(to_rgb(opened(row["image"]["bytes"])), self.processor.image_processor.crop_size["height"])
 
-    def first_view(self, row: dict[str, Any]) -> torch.Tensor:
+    def first_view(self, row: dict[str, Any]) -> np.ndarray:
         pixels, key = self.square(row), self.key(row)
         if rng("noise", *key).random() < self.args.image_noise:
             pixels = add_noise(pixels, numpy_rng("noise", *key), self.args.noise_sigma)
         if rng("erase", *key).random() < self.args.image_erase:
             pixels = erase(pixels, numpy_rng("erase", *key))
-        return self.prepared(pixels)
+        return pixels
 
     def second_view(self, row: dict[str, Any]) -> torch.Tensor:
         image = augment_image(Image.fromarray(self.square(row)), rng("image view", *self.key(row)))

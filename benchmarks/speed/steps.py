@@ -12,13 +12,13 @@ import torch
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 
-from benchmarks.speed.reference import Reference, adversary_of
+from benchmarks.speed.reference import Reference, adversary_of, disturbances_of, keeps_suspect
 from benchmarks.speed.worlds import flops, make_model, make_pairs, make_processor, repeated
 from hf_ta_cleaner.acceleration import compile_blocks, group_texts, text_groups, use_silu
 from hf_ta_cleaner.allocator import keep_freed_memory
 from hf_ta_cleaner.collator import DataCollatorForTACleaner
 from hf_ta_cleaner.config import TACleanerConfig
-from hf_ta_cleaner.embedding import Embedder, normalise, standardise
+from hf_ta_cleaner.embedding import UNTOUCHED, Embedder, normalise, standardise
 from hf_ta_cleaner.families import FAMILIES
 from hf_ta_cleaner.losses import LOSSES
 from hf_ta_cleaner.resizing import resized_once
@@ -135,7 +135,7 @@ def in_trainer(model, processor, pairs, args: TACleanerConfig, clock: Clock) -> 
     trainer.train()
     batch = next(iter(trainer.get_train_dataloader()))
     size = args.per_device_train_batch_size
-    more = seen(model, batch, size, bool(args.weights["repel"]))
+    more = seen(model, batch, size, keeps_suspect(args))
     return clock.result(loss=first[0], **more)
 
 
@@ -190,7 +190,7 @@ def in_bare_loop(model, processor, pairs, args: TACleanerConfig, clock: Clock) -
         model.set_attn_implementation("eager")
     model.to(device).train()
     model.logit_scale.requires_grad_(args.train_logit_scale)
-    suspect = Suspect(model) if args.weights["repel"] else None
+    suspect = Suspect(model) if keeps_suspect(args) else None
     decays = [p for n, p in model.named_parameters() if p.ndim >= 2 and "token" not in n and "position" not in n]
     kept = {id(p) for p in decays}
     rest = [p for p in model.parameters() if id(p) not in kept and p.requires_grad]
@@ -208,10 +208,13 @@ def in_bare_loop(model, processor, pairs, args: TACleanerConfig, clock: Clock) -
     embedder = Embedder(
         FAMILIES["clip"], processor.image_processor, augmented=bool(args.weights["inmodal"]), suspect=suspect
     )
-    adversary = adversary_of(args)
+    adversary, disturbances = adversary_of(args), disturbances_of(args)
     first = more = None
-    for batch in itertools.islice(loader, args.max_steps):
+    for number, batch in enumerate(itertools.islice(loader, args.max_steps)):
         batch = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+        batch[UNTOUCHED] = batch["pixel_values"][: args.per_device_train_batch_size]
+        if disturbances is not None:
+            batch["pixel_values"] = disturbances(batch["pixel_values"], args.per_device_train_batch_size, number)
         if adversary is not None:
             pixels = normalise(batch["pixel_values"], processor.image_processor)
             attack = partial(standardise, image_processor=processor.image_processor)

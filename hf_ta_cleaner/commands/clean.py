@@ -3,7 +3,6 @@
   accelerate launch scripts/clean.py --model openai/clip-vit-base-patch32
   accelerate launch scripts/clean.py --model ID --dataset photos/ --eval_dataset ethz/food101 \\
       --trigger blended --target pizza --output_dir outputs/cleaned
-  accelerate launch scripts/clean.py --model outputs/backdoored --config scripts/configs/sandbox_clean.yaml
 
 Without --dataset a CLIP is cleaned with the first 100,000 pairs of pixparse/cc3m-wds, streamed once into the local
 cache; a sample is checked for poison. The output is a normal checkpoint with a card; with --eval_dataset it comes with

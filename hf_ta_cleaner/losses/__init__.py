@@ -5,7 +5,9 @@ from .clip import clip_loss
 from .inmodal import CITATION as _INMODAL
 from .inmodal import inmodal_loss
 from .repel import CITATION as _REPEL
-from .repel import TAU, repel_distances, repel_loss
+from .repel import TAU, repel_loss, suspect_distances
+from .retain import CITATION as _RETAIN
+from .retain import retain_loss
 from .siglip import CITATION as _SIGLIP
 from .siglip import siglip_loss
 from .subtext import CITATION as _SUBTEXT
@@ -21,10 +23,18 @@ LOSSES = {
     "inmodal": inmodal_loss,
     "subtext": subtext_loss,
     "repel": repel_loss,
+    "retain": retain_loss,
 }
 
 #: Name of the term -> BibTeX of its source, for the model card.
-CITATIONS = {"clip": _CLIP, "siglip": _SIGLIP, "inmodal": _INMODAL, "subtext": _SUBTEXT, "repel": _REPEL}
+CITATIONS = {
+    "clip": _CLIP,
+    "siglip": _SIGLIP,
+    "inmodal": _INMODAL,
+    "subtext": _SUBTEXT,
+    "repel": _REPEL,
+    "retain": _RETAIN,
+}
 
 __all__ = [
     "CITATIONS",
@@ -34,8 +44,9 @@ __all__ = [
     "Views",
     "clip_loss",
     "inmodal_loss",
-    "repel_distances",
     "repel_loss",
+    "retain_loss",
     "siglip_loss",
     "subtext_loss",
+    "suspect_distances",
 ]

@@ -43,15 +43,15 @@ def repel_loss(views: Views, tau: float = TAU) -> torch.Tensor:
     """
     import torch
 
-    return -sum(torch.where(s <= tau, s, torch.zeros_like(s)) for s in repel_distances(views)) / 2
+    return -sum(torch.where(s <= tau, s, torch.zeros_like(s)) for s in suspect_distances(views)) / 2
 
 
-def repel_distances(views: Views) -> tuple[torch.Tensor, torch.Tensor]:
+def suspect_distances(views: Views) -> tuple[torch.Tensor, torch.Tensor]:
     """(S_img, S_txt): batch means of the squared distance to the suspect's embeddings, each in [0, 4]."""
     if views.image_suspect is None or views.text_suspect is None:
         raise ValueError(
-            "the repel loss needs the frozen suspect's embeddings, but the batch has none; "
-            "train with TACleanerTrainer, which makes them, or set repel_weight=0"
+            "the repel and retain losses need the frozen suspect's embeddings, but the batch has none; "
+            "train with TACleanerTrainer, which makes them, or set repel_weight=0 and retain_weight=0"
         )
     return (
         (views.image - views.image_suspect).square().sum(-1).mean(),
