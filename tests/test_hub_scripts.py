@@ -193,13 +193,13 @@ def test_the_recipe_goes_through_yaml_and_back():
 
 def test_the_recipe_holds_every_setting_of_ours():
     """Those that decide the weights: all but what changes no embedding."""
-    everything = ("--repel_weight", 6, "--image_noise", 0.25, "--use_peft", "--lora_rank", 4)
+    everything = ("--subtext_weight", 2, "--repel_weight", 6, "--image_noise", 0.25, "--use_peft", "--lora_rank", 4)
     args = parse("--model", "m", "--method", "ta-cleaner-plus", *everything)[3]
     own = {f.name for f in dataclasses.fields(TACleanerConfig)} - {
         f.name for f in dataclasses.fields(TrainingArguments)
     }
     assert own - set(args.recipe) == {"trim_text", "mini_batch_size", "resize_once"}
-    assert args.recipe["adversarial_patch"] == 0.4 and args.recipe["lora_rank"] == 4
+    assert args.recipe["adversarial_patch"] == 0.25 and args.recipe["lora_rank"] == 4
     off = parse("--model", "m", "--method", "ft")[3].recipe
     assert not [
         name
