@@ -37,7 +37,10 @@ def test_lora_trains_adapters_and_nothing_else(make_trainer, tiny_clip, method):
     assert_same(before, plain)
     adapters = {name: value for name, value in after.items() if "lora_B" in name}
     # q, k, v, out, fc1 and fc2 of two layers in two towers.
-    assert len(adapters) == 6 * 2 * 2 and all(value.abs().max() > 0 for value in adapters.values())
+    assert len(adapters) == 6 * 2 * 2
+    still = {name for name, value in adapters.items() if value.abs().max() == 0}
+    # Captions are under nothing, so they are where they should be kept.
+    assert still == ({name for name in adapters if "text_model" in name} if method == "ta-cleaner-plus" else set())
     if method == "par":
         assert trainer.suspect._model is trainer.model  # no copy
         lines = train_logs(trainer)
