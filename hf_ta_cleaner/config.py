@@ -72,7 +72,7 @@ class TACleanerConfig(TrainingArguments):
         repel_tau: Squared distance from the frozen suspect, in [0, 4], beyond which a tower is no longer repelled.
         repel_share: Share of the steps, from the start, in which the repel term acts; in the rest the others recover.
         train_logit_scale: Whether the temperature (and SigLIP's bias) is trained; it is kept in its legal range
-            either way.
+            either way. Off where no term has it in it: retain and repel alone.
 
     > Memory
 
