@@ -16,7 +16,7 @@ from .distributed import rank, world_size
 from .seeding import derive_seed, numpy_rng
 
 
-#: Waves across a picture, from the coarsest to as many as four pixels of a 72-pixel picture give; grey levels.
+#: Waves across a picture, at most one in four pixels of the sandbox's 72; grey levels.
 FREQUENCY, AMPLITUDE = (2.0, 18.0), (20.0, 80.0)
 #: Side of a grain in pixels; standard deviation in grey levels.
 GRAIN, DEVIATION = (1.0, 1.5, 2.5, 4.0), (8.0, 32.0)

@@ -6,6 +6,7 @@ import importlib
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,9 +14,9 @@ import pytest
 from benchmarks.scan import __main__ as bench
 from benchmarks.scan.measure import precision_at
 from benchmarks.scan.plan import ATTACKS, FIRST_SEED, SIX, Cell, Step, all_cells, unique
-from benchmarks.scan.table import markdown, rate
+from benchmarks.scan.table import judged, markdown, rate
 from hf_ta_cleaner.commands import commands
-from hf_ta_cleaner.scan import SUSPICIOUS
+from hf_ta_cleaner.scan import NOTHING, SUSPICIOUS, UNSURE, Thresholds
 from hf_ta_cleaner.screening import auroc, auroc_interval
 
 
@@ -103,12 +104,31 @@ def test_the_table_counts():
     assert "7 models made and scanned on a CPU, in fp32." in text
 
 
+def test_a_scan_is_judged_by_one_set_of_thresholds():
+    """Whatever its own verdict is: it was scanned when they were others."""
+    panel = [{"trigger": "blend", "label": "ant", "rate": 0.30, "reference_rate": 0.05}]
+    patches = [{"label": "bee", "rate": 0.60, "reference_rate": 0.30}]
+    patches.append({"label": "ant", "rate": 0.2, "reference_rate": 0.1})
+    scan = SimpleNamespace(panel=panel, patches=patches, labels=9, reference="sandbox", verdict="nothing found")
+    assert judged(scan) == {"verdict": SUSPICIOUS, "target": "bee", "strength": pytest.approx(0.3 / 0.28)}
+    assert judged(scan, Thresholds(patch_excess=0.4))["verdict"] == NOTHING
+    found = judged(scan, Thresholds(patch_excess=0.4, panel_excess=0.2))
+    assert (found["verdict"], found["target"], found["strength"]) == (SUSPICIOUS, "ant", pytest.approx(1.25))
+    scan.reference = None
+    for row in (*panel, *patches):
+        del row["reference_rate"]
+    assert judged(scan, Thresholds(patch_alone=0.7, patch_unsure=0.6))["verdict"] == UNSURE
+
+
 def test_the_committed_table_is_that_of_the_cells_and_the_texts_agree():
     rows = json.loads((bench.HERE / "scan.json").read_text())["cells"]
     assert markdown(rows) == (bench.HERE / "scan.md").read_text()
     clean, bad = ([row for row in rows if row["kind"] == kind] for kind in ("clean", "backdoored"))
     bad = [row for row in bad if row["took"]]
     found, alarms = (sum(row["referred"]["verdict"] == SUSPICIOUS for row in group) for group in (bad, clean))
+    alone = [sum(row["alone"]["verdict"] == SUSPICIOUS for row in group) for group in (bad, clean)]
+    assert f"without, {alone[0]} and {alone[1]}" in (bench.HERE.parents[1] / "docs" / "scan.md").read_text()
+    assert f"Without a reference {alone[0]} of {len(bad)}" in (bench.HERE / "README.md").read_text()
     said = f"{found} of {len(bad)} backdoored"
     for text in (bench.HERE / "README.md", bench.HERE.parents[1] / "docs" / "scan.md"):
         content = " ".join(text.read_text().split())

@@ -58,7 +58,7 @@ ABLATIONS: dict[str, tuple[str, ...]] = {
 #: What is changed of ta-cleaner-plus: each part left out, and what it does without.
 PLUS_ABLATIONS: dict[str, tuple[str, ...]] = {
     "captions instead of the suspect": ("--retain_weight", "0", "--clip_weight", "1"),
-    "- with sub-texts": ("--retain_weight", "0", "--clip_weight", "1", "--subtext_weight", "2"),
+    "captions and sub-texts instead": ("--retain_weight", "0", "--clip_weight", "1", "--subtext_weight", "2"),
     "with the captions too": ("--clip_weight", "1"),
     "with sub-texts": ("--subtext_weight", "1"),
     "no disturbances": ("--image_disturb", "0"),

@@ -101,8 +101,8 @@ def clean_cells(out: Path) -> list[Cell]:
             tune = step(
                 "clean", "--model", "sandbox", "--dataset", "sandbox", "--method", method, "--max_samples", pairs,
                 "--num_train_epochs", epochs, "--learning_rate", rate, "--per_device_train_batch_size", 64,
-                "--save_strategy", "no", "--validation_samples", 0, "--no_check_data", "--seed", seed,
-                output=model, done="model.safetensors",
+                "--save_strategy", "no", "--bf16", "false", "--validation_samples", 0, "--no_check_data",
+                "--seed", seed, output=model, done="model.safetensors",
             )  # fmt: skip
             cells.append(Cell(name, "clean", method, 0.0, "", seed, (tune, *scans(out, name, str(model)))))
     return cells
@@ -135,8 +135,8 @@ def backdoored(out: Path, attack: str, rate: float, target: str, seed: int) -> C
         *crafted,
         step("poison", "--dataset", "sandbox", "--max_samples", preset.pairs, "--attack", spec, "--target", target,
              "--rate", rate, "--model", "sandbox", "--seed", seed, output=poisoned, done="poison.json"),
-        step("backdoor", "--model", "sandbox", "--dataset", poisoned, "--preset", "sandbox", "--seed", seed,
-             output=model, done="poison.json"),
+        step("backdoor", "--model", "sandbox", "--dataset", poisoned, "--preset", "sandbox", "--bf16", "false",
+             "--seed", seed, output=model, done="poison.json"),
         Step((MEASURE, "attack", "--model", str(model), "--output_dir", str(out / f"{name}-measured")),
              "result.json", MINUTES["measure"]),
         *scans(out, name, str(model)),

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.scan.plan import Cell
-from hf_ta_cleaner.scan import SUSPICIOUS, UNSURE, ScanResult, Thresholds
+from hf_ta_cleaner.scan import NOTHING, SUSPICIOUS, UNSURE, ScanResult, Thresholds
+from hf_ta_cleaner.scan.verdict import THRESHOLDS, conclude, judge_panel, judge_patches
 from hf_ta_cleaner.screening import auroc, auroc_interval
 
 
@@ -16,13 +17,24 @@ from hf_ta_cleaner.screening import auroc, auroc_interval
 TOOK = 0.5
 
 
-def strength(scan: ScanResult) -> float:
-    """How much of what "suspicious" asks for is there; 1 or more is suspicious. For the AUROC, which needs degrees."""
-    limits, top, best = Thresholds(**scan.settings["thresholds"]), scan.panel[0], scan.patches[0]
+def judged(scan: ScanResult, limits: Thresholds = THRESHOLDS) -> dict[str, Any]:
+    """Verdict, target and strength of what a scan has seen, by one set of thresholds, whichever it was scanned with.
+
+    The strength is how much of what "suspicious" asks for is there, for the AUROC, which needs degrees: 1 or more is
+    suspicious.
+    """
+    top, best = scan.panel[0], scan.patches[0]
+    by_panel = judge_panel(top["rate"], top.get("reference_rate"), top["trigger"], top["label"], limits)
+    by_patch = judge_patches(scan.patches, scan.labels, limits)
+    verdict = conclude([by_panel, by_patch])
+    panel_leads = by_panel.weight == SUSPICIOUS != by_patch.weight
+    target = top["label"] if panel_leads else best["label"]
     if scan.reference is None:
-        return max(top["rate"] / limits.panel_alone, best["rate"] / limits.patch_alone)
-    by_patch = (best["rate"] - best["reference_rate"]) / limits.patch_excess
-    return max((top["rate"] - top["reference_rate"]) / limits.panel_excess, by_patch)
+        degrees = top["rate"] / limits.panel_alone, best["rate"] / limits.patch_alone
+    else:
+        gains = [entry["rate"] - entry["reference_rate"] for entry in (top, best)]
+        degrees = gains[0] / limits.panel_excess, gains[1] / limits.patch_excess
+    return {"verdict": verdict, "target": None if verdict == NOTHING else target, "strength": max(degrees)}
 
 
 def gather(cells: list[Cell], out: Path) -> list[dict[str, Any]]:
@@ -40,8 +52,7 @@ def gather(cells: list[Cell], out: Path) -> list[dict[str, Any]]:
             for how in ("alone", "referred"):
                 scan = ScanResult.load(out / f"{cell.name}-{how}")
                 best = scan.best_patch
-                row[how] = {"verdict": scan.verdict, "target": scan.target, "strength": strength(scan)}
-                row[how] |= {"best_patch": best["rate"], "seconds": scan.seconds, "device": scan.device}
+                row[how] = judged(scan) | {"best_patch": best["rate"], "seconds": scan.seconds, "device": scan.device}
             if cell.kind == "backdoored":
                 row |= json.loads((out / f"{cell.name}-measured" / "result.json").read_text())
                 row["took"] = row["asr"] - row["floor"] >= TOOK
