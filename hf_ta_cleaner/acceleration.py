@@ -66,7 +66,7 @@ class GroupedTextModel(CLIPTextModel):
         forward = super().forward
         plain = position_ids is None and input_ids is not None and attention_mask is not None
         groups = text_groups(attention_mask) if self.training and plain and input_ids.device.type == "cpu" else []
-        if len(groups) < 2:
+        if len(groups) < 2 or not attention_mask[:, 0].all():  # padded on the left
             return forward(input_ids, attention_mask, position_ids, **kwargs)
         pooled = [
             forward(input_ids[rows, :longest], attention_mask[rows, :longest], **kwargs).pooler_output

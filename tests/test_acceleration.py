@@ -131,6 +131,14 @@ def test_fewer_positions_go_through_the_tower_in_training_alone(tiny_clip):
     assert taken == [texts["input_ids"].shape] and output.text_model_output.last_hidden_state is not None
 
 
+def test_texts_padded_on_the_left_are_left_whole(tiny_clip):
+    plain, grouped = tiny_clip.train(), copy.deepcopy(tiny_clip)
+    group_texts(grouped)
+    texts = {name: value.flip(1) for name, value in padded_texts(LENGTHS, plain).items()}
+    wanted, got = (model(pixel_values=PIXELS.float(), **texts).text_embeds for model in (plain, grouped))
+    assert torch.equal(wanted, got)
+
+
 def test_few_texts_are_one_group():
     assert [longest for _, longest in text_groups(torch.ones(15, 6))] == [6]
     assert [len(rows) for rows, _ in text_groups(torch.ones(16, 6))] == [8, 8]
