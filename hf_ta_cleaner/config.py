@@ -21,6 +21,7 @@ class Method:
     repel_weight: float = 0.0
     retain_weight: float = 0.0
     repel_share: float = 1.0
+    rewind: float = 0.0
     image_noise: float = 0.0
     image_erase: float = 0.0
     image_disturb: float = 0.0
@@ -36,11 +37,12 @@ METHODS: dict[str, Method] = {
     "ta-cleaner": Method(inmodal_weight=1.0, subtext_weight=1.0),
     "par": Method(repel_weight=1.0, image_noise=0.5, image_erase=0.5, train_logit_scale=False),
     "ta-cleaner-plus": Method(
-        clip_weight=0.0,
         retain_weight=10.0,
+        rewind=0.75,
         image_disturb=0.25,
         adversarial_patch=0.25,
         adversarial_blend=0.1,
+        train_logit_scale=False,
     ),
 }
 
@@ -71,6 +73,10 @@ class TACleanerConfig(TrainingArguments):
             do without them.
         repel_tau: Squared distance from the frozen suspect, in [0, 4], beyond which a tower is no longer repelled.
         repel_share: Share of the steps, from the start, in which the repel term acts; in the rest the others recover.
+        rewind: In the first half of the steps the gradient is taken at weights moved back towards the suspect, by a
+            share of the way that is drawn anew in [0, `rewind`] (`suspect.py`): what a later fine-tuning could bring
+            back is unlearned too. Where there is a retain term the others rest meanwhile and then rise to their
+            weights. In [0, 1]; 0 for the weights as they are, in all steps.
         train_logit_scale: Whether the temperature (and SigLIP's bias) is trained; it is kept in its legal range
             either way. Off where no term has it in it: retain and repel alone.
 
@@ -122,7 +128,7 @@ class TACleanerConfig(TrainingArguments):
 
     method: Literal["ft", "cleanclip", "ta-cleaner", "par", "ta-cleaner-plus"] = field(
         default="ta-cleaner",
-        metadata={"help": "decides the next twelve, where they are not given"},
+        metadata={"help": "decides the next thirteen, where they are not given"},
     )
     clip_weight: float | None = field(default=None, metadata={"help": "weight of the CLIP (or SigLIP) loss"})
     inmodal_weight: float | None = field(default=None, metadata={"help": "weight of CleanCLIP's in-modal loss"})
@@ -135,6 +141,9 @@ class TACleanerConfig(TrainingArguments):
     )
     repel_share: float | None = field(
         default=None, metadata={"help": "share of the steps, from the start, in which it acts"}
+    )
+    rewind: float | None = field(
+        default=None, metadata={"help": "take gradients up to this share of the way back to the suspect, at first"}
     )
     image_noise: float | None = field(default=None, metadata={"help": "share of the pictures given Gaussian noise"})
     image_erase: float | None = field(default=None, metadata={"help": "share of the pictures with a square erased"})
@@ -155,9 +164,7 @@ class TACleanerConfig(TrainingArguments):
     )
     num_positive: int = field(default=1, metadata={"help": "true sub-texts a chosen pair; 0 for its caption alone"})
     num_negative: int = field(default=1, metadata={"help": "false sub-texts for each chosen pair"})
-    subtext_swap: str = field(
-        default=",".join(SWAPPABLE), metadata={"help": "parts a false sub-text may swap, comma-separated"}
-    )
+    subtext_swap: str = field(default=",".join(SWAPPABLE), metadata={"help": "parts that false ones swap"})
     subtext_exclude: str = field(
         default="", metadata={"help": "words that no sub-text may hold, comma-separated (for ablations)"}
     )
@@ -264,7 +271,7 @@ class TACleanerConfig(TrainingArguments):
         if not any(weight for name, weight in self.weights.items() if name != "repel"):
             raise ValueError("all weights that hold the model together are 0; set clip_weight=1")
         images = "image_noise image_erase image_disturb adversarial_patch adversarial_blend"
-        for name in f"subtext_fraction repel_share {images}".split():
+        for name in f"subtext_fraction repel_share rewind {images}".split():
             if not 0 <= (share := getattr(self, name)) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {share}. Did you mean {share / 100:g}?")
         if not 0 <= self.repel_tau <= 4:
@@ -323,9 +330,9 @@ class TACleanerConfig(TrainingArguments):
     def recipe(self) -> dict[str, Any]:
         """The settings that decide the weights of a run, as plain values under their own names."""
         names = (
-            "method image_noise image_erase image_disturb adversarial_patch adversarial_blend train_logit_scale "
-            "use_peft learning_rate num_train_epochs max_steps warmup_steps weight_decay lr_scheduler_type "
-            "per_device_train_batch_size gradient_accumulation_steps seed bf16 fp16"
+            "method rewind image_noise image_erase image_disturb adversarial_patch adversarial_blend "
+            "train_logit_scale use_peft learning_rate num_train_epochs max_steps warmup_steps weight_decay "
+            "lr_scheduler_type per_device_train_batch_size gradient_accumulation_steps seed bf16 fp16"
         )
         parts = {  # of these only the settings of what is switched on
             "subtext_fraction num_positive num_negative subtext_swap subtext_exclude": self.weights["subtext"],

@@ -246,6 +246,7 @@ def _recipe(settings: Mapping[str, Any], report: Report | None, record: PoisonRe
     if settings.get("use_peft"):
         lines["Adapters"] = f"LoRA of rank {settings.get('lora_rank')}, alpha {settings.get('lora_alpha')}"
     words = {
+        "rewind": "Gradients on the way back to the suspect, up to",
         "image_noise": "Share of pictures with noise",
         "image_erase": "Share of pictures with a square erased",
         "image_disturb": "Share of pictures under waves or grain",
@@ -261,7 +262,7 @@ def _recipe(settings: Mapping[str, Any], report: Report | None, record: PoisonRe
         words = {"max_steps": "Steps", **words}
         words.pop("num_train_epochs")
     for key, word in words.items():
-        optional = key.startswith(("image_", "adversarial_"))
+        optional = key.startswith(("rewind", "image_", "adversarial_"))
         if settings.get(key) is not None and "method" in settings and (settings[key] or not optional):
             lines[word] = f"{settings[key]:g}" if isinstance(settings[key], float) else settings[key]
     if report and report.cost:

@@ -1,12 +1,13 @@
-"""The model as it was before training: what the repel term leaves behind, and the retain term stays close to."""
+"""The model as it was before training: what the repel term leaves behind, the retain term stays close to, and a step
+may look back at."""
 
 from __future__ import annotations
 
 import copy
 import hashlib
 import logging
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 #: Beside every checkpoint of a run that keeps it: which suspect it was begun from.
 FINGERPRINT = "suspect.blake2b"
+#: Share of the steps, from the start, that are rewound; in the rest the model settles where it is.
+REWINDING = 0.5
 
 
 class Suspect:
@@ -56,6 +59,40 @@ class Suspect:
         off = self._model.disable_adapter() if self._shared else nullcontext()
         with evaluating(self._model), self._autocast(), off:
             return self._model(**inputs)
+
+    @contextmanager
+    def rewound(self, model: nn.Module, share: float) -> Iterator[None]:
+        """The model with so much of its way from the suspect taken back; at the end its weights are what they were.
+
+        A gradient that is taken within is one of a model half cleaned. Descending it, the model leaves the suspect
+        until the way back is clean too: what a benign fine-tuning could bring back is unlearned while it still shows.
+
+        Args:
+            model: The model that is trained, not wrapped.
+            share: In [0, 1]: 0 for the model as it is, 1 for the suspect. Under LoRA of the adapters' product.
+
+        Source:
+            After path-aware minimisation, Min et al. 2024 (arXiv 2410.09838), which goes back by a fixed length.
+        """
+        pairs = self._way_back(model) if share else []
+        with torch.no_grad():
+            kept = [parameter.clone() for parameter, _ in pairs]
+            for parameter, before in pairs:
+                parameter.lerp_(before, share)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for (parameter, _), was in zip(pairs, kept, strict=True):
+                    parameter.copy_(was)
+
+    def _way_back(self, model: nn.Module) -> list[tuple[nn.Parameter, torch.Tensor]]:
+        """The trained weights with what they were in the suspect, where the second factor of an adapter is 0."""
+        if self._shared:
+            factors = [parameter for name, parameter in model.named_parameters() if "lora_B" in name]
+            return [(factor, torch.zeros_like(factor)) for factor in factors]
+        both = zip(model.parameters(), self._model.parameters(), strict=True)
+        return [(parameter, before) for parameter, before in both if parameter.requires_grad]
 
     @cached_property
     def fingerprint(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import defaultdict
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -29,7 +30,8 @@ from .families import family_of
 from .lora import add_lora
 from .losses import LOSSES, Views, suspect_distances
 from .publishing import HubPublishing
-from .suspect import FINGERPRINT, Suspect
+from .seeding import numpy_rng
+from .suspect import FINGERPRINT, REWINDING, Suspect
 from .utility import clean_utility
 from .zero_shot import input_size
 
@@ -60,7 +62,7 @@ class TACleanerTrainer(CleaningBatches, HubPublishing, Trainer):
 
     Raises:
         ValueError: Columns are missing, the data is smaller than a batch, the model is of no known family, or a
-            resumed run with the repel term was begun from another suspect.
+            resumed run with the repel term was begun from another suspect, or DeepSpeed is to rewind.
         ImportError: `use_peft` without peft.
     """
 
@@ -127,7 +129,7 @@ class TACleanerTrainer(CleaningBatches, HubPublishing, Trainer):
         use_silu(model)
         group_texts(model)
         self.disturbances = Disturbances(args.image_disturb, self._seed(args)) if args.image_disturb else None
-        wants_suspect = (self.weights["repel"] and args.repel_share) or self.weights["retain"]
+        wants_suspect = (self.weights["repel"] and args.repel_share) or self.weights["retain"] or args.rewind
         self.suspect = Suspect(model) if wants_suspect else None
         super().__init__(
             model=model,
@@ -139,6 +141,8 @@ class TACleanerTrainer(CleaningBatches, HubPublishing, Trainer):
             callbacks=callbacks,
             **kwargs,
         )
+        if args.rewind and self.is_deepspeed_enabled:
+            raise ValueError("rewind moves whole weights, and DeepSpeed may hold them in parts; use DDP, or rewind=0")
         if self.suspect is not None:
             self.suspect.prepare(self.accelerator)
         if args.torch_compile:
@@ -205,7 +209,7 @@ class TACleanerTrainer(CleaningBatches, HubPublishing, Trainer):
                 for name, weight in self.weights.items()
                 if weight and (name != "repel" or repelling)
             }
-            loss = sum(self.weights[name] * term for name, term in terms.items())
+            loss = sum(self._weight(name) * term for name, term in terms.items())
         figures = {f"loss/{name}": term.detach() for name, term in terms.items()}
         if views.image_suspect is not None:
             distances = [distance.detach() for distance in suspect_distances(views)]
@@ -237,10 +241,26 @@ class TACleanerTrainer(CleaningBatches, HubPublishing, Trainer):
         """Whether this step is in the repelling part of the run: decided by its number, so exact after resuming."""
         return self.state.global_step < self.args.repel_share * self.state.max_steps
 
+    def _weight(self, name: str) -> float:
+        """A term's weight in this step. Beside a rewound retain term the others rest, then rise to their weights; at 0
+        they are still a part of the graph, so that every parameter has a gradient to share."""
+        if name == "retain" or not (self.args.rewind and self.weights["retain"]):
+            return self.weights[name]
+        passed = self.state.global_step / max(1, self.state.max_steps)
+        return self.weights[name] * max(0.0, (passed - REWINDING) / (1 - REWINDING))
+
+    def _is_rewinding(self) -> bool:
+        """Whether this step's gradient is taken on the way back to the suspect."""
+        return bool(self.args.rewind) and self.state.global_step < REWINDING * self.state.max_steps
+
     def training_step(self, model: nn.Module, inputs: dict, num_items_in_batch=None) -> torch.Tensor:
         if self.adversary is not None and self.adversary.is_new:
             self._search(model, self._prepare_inputs(inputs))
-        loss = super().training_step(model, inputs, num_items_in_batch)
+        share = 0.0
+        if self._is_rewinding():
+            share = self.args.rewind * numpy_rng("rewind", self._seed(self.args), self.state.global_step).random()
+        with self.suspect.rewound(self.accelerator.unwrap_model(model), share) if share else nullcontext():
+            loss = super().training_step(model, inputs, num_items_in_batch)
         if self.adversary is not None:
             self.adversary.ascend()
         # On an accelerator a look at the loss would stall the queue: there it happens when logging and saving.

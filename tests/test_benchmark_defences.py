@@ -199,7 +199,7 @@ def report(asr: float, ca: float, before: float = 0.9) -> dict:
     return {
         "before": section(before, 0.7),
         "after": section(asr, ca),
-        "cost": {"pairs_seen": 1000, "seconds": 10.0},
+        "cost": {"pairs_seen": 1000, "seconds": 10.0, "device": "cpu"},
         "ca_loss": {"value": 0.7 - ca, "interval95": [0.69 - ca, 0.71 - ca]},
         "versions": {"torch": "2"},
     }

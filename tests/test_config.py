@@ -114,7 +114,7 @@ def test_every_loss_has_a_weight():
 
 
 OFF = {"repel_weight": 0, "image_noise": 0, "image_erase": 0, "train_logit_scale": True}
-OFF |= {"adversarial_patch": 0, "adversarial_blend": 0, "image_disturb": 0, "retain_weight": 0}
+OFF |= {"adversarial_patch": 0, "adversarial_blend": 0, "image_disturb": 0, "retain_weight": 0, "rewind": 0}
 
 
 @pytest.mark.parametrize(
@@ -127,9 +127,10 @@ OFF |= {"adversarial_patch": 0, "adversarial_blend": 0, "image_disturb": 0, "ret
         (
             "ta-cleaner-plus",
             {
-                "clip_weight": 0,
+                "clip_weight": 1,
                 "subtext_weight": 0,
                 "retain_weight": 10,
+                "rewind": 0.75,
                 "train_logit_scale": False,
                 "image_disturb": 0.25,
                 "adversarial_patch": 0.25,
@@ -150,6 +151,7 @@ def test_what_a_method_decides_can_be_decided_otherwise(config):
         "adversarial_blend": 0.0,
         "image_disturb": 0.3,
         "retain_weight": 2.0,
+        "rewind": 0.2,
         "clip_weight": 1,
     }
     for method in METHODS:
@@ -159,7 +161,7 @@ def test_what_a_method_decides_can_be_decided_otherwise(config):
 
 def test_the_temperature_is_frozen_where_no_term_knows_it(config):
     assert not config(method="ft", clip_weight=0, retain_weight=1.0).train_logit_scale
-    assert config(method="ta-cleaner-plus", subtext_weight=1.0).train_logit_scale
+    assert config(method="ft", clip_weight=0, subtext_weight=1.0, retain_weight=1.0).train_logit_scale
 
 
 @pytest.mark.parametrize(
@@ -171,6 +173,7 @@ def test_the_temperature_is_frozen_where_no_term_knows_it(config):
         ({"method": "ft", "clip_weight": 0}, "are 0.*clip_weight=1"),
         ({"method": "par", "clip_weight": 0}, "hold the model together are 0.*clip_weight=1"),
         ({"repel_share": 50}, r"repel_share must be in \[0, 1\], got 50. Did you mean 0.5"),
+        ({"rewind": 1.5}, r"rewind must be in \[0, 1\], got 1.5"),
         ({"image_noise": -1.0}, r"image_noise must be in \[0, 1\]"),
         ({"image_erase": 2.0}, r"image_erase must be in \[0, 1\]"),
         ({"image_disturb": -0.1}, r"image_disturb must be in \[0, 1\]"),

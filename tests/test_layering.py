@@ -106,6 +106,7 @@ LAYERS: dict[str, set[str]] = {
         "lora",
         "losses",
         "publishing",
+        "seeding",
         "suspect",
         "utility",
         "zero_shot",

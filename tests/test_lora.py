@@ -77,3 +77,17 @@ def test_a_resumed_adapter_ends_in_the_same_weights(make_trainer, tmp_path):
     resumed = make_trainer(folder="resumed", **options)
     resumed.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-2"))
     assert_same(weights(whole.model), weights(resumed.model))
+
+
+def test_rewinding_goes_back_along_the_adapters(make_trainer, tiny_clip, tiny_processor):
+    trainer = make_trainer(method="par", use_peft=True, max_steps=4, learning_rate=1e-2, rewind=0.5)
+    trainer.train()
+    texts = ["a dog on a hill", "two bananas"]
+    there, cleaned = (text_features(model, tiny_processor, texts) for model in (tiny_clip, trainer.model))
+    before = weights(trainer.model)
+    with trainer.suspect.rewound(trainer.model, 1.0):
+        assert torch.allclose(text_features(trainer.model, tiny_processor, texts), there, atol=1e-6)
+    with trainer.suspect.rewound(trainer.model, 0.5):
+        halfway = text_features(trainer.model, tiny_processor, texts)
+    assert_same(weights(trainer.model), before)
+    assert not torch.allclose(halfway, there, atol=1e-3) and not torch.allclose(halfway, cleaned, atol=1e-3)

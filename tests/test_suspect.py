@@ -177,3 +177,82 @@ def test_retaining_alone_is_an_objective(make_trainer):
     trainer.train()
     line = train_logs(trainer)[-1]
     assert "loss/clip" not in line and line["loss"] == pytest.approx(line["loss/retain"], rel=1e-4)
+
+
+def test_rewound_weights_are_on_the_way_back_and_come_back_to_the_bit(tiny_clip):
+    model = copy.deepcopy(tiny_clip)
+    suspect = Suspect(model)
+    model.logit_scale.requires_grad_(False)  # not trained, so not moved
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += torch.randn_like(parameter)
+    before, there = weights(model), weights(tiny_clip)
+    with suspect.rewound(model, 0.25):
+        now = weights(model)
+    for name in before.keys() - {"logit_scale"}:
+        assert torch.allclose(now[name], 0.75 * before[name] + 0.25 * there[name], atol=1e-6), name
+        assert not torch.equal(now[name], before[name])
+    assert torch.equal(now["logit_scale"], before["logit_scale"])
+    assert_same(weights(model), before)
+    with pytest.raises(KeyError), suspect.rewound(model, 1.0):
+        raise KeyError("in the middle of a step")
+    assert_same(weights(model), before)
+
+
+def test_gradients_are_taken_on_the_way_back(make_trainer, cleaning_pairs, monkeypatch):
+    """In the first half of the steps, elsewhere each time, and at the weights as they are in the second."""
+    rows = cleaning_pairs.select(range(8))
+    settings = {"method": "ft", "max_steps": 4, "learning_rate": 1e-2, "lr_scheduler_type": "constant"}
+    trainer = make_trainer(rows, **settings, rewind=0.9, warmup_steps=0)
+    start, ends, seen = weights(trainer.model), [], []
+    compute, step = trainer.compute_loss, trainer.training_step
+
+    def loss(model, *args, **kwargs):
+        seen.append(weights(model))
+        return compute(model, *args, **kwargs)
+
+    def outside(model, *args, **kwargs):
+        ends.append(weights(model))
+        return step(model, *args, **kwargs)
+
+    monkeypatch.setattr(trainer, "compute_loss", loss)
+    monkeypatch.setattr(trainer, "training_step", outside)
+    trainer.train()
+    name = "visual_projection.weight"
+    assert_same(seen[0], start)  # there is no way to go back yet
+    share = ((ends[1][name] - seen[1][name]) / (ends[1][name] - start[name])).median().item()
+    assert 0 < share <= 0.9 and share != pytest.approx(trainer.args.rewind, abs=1e-3)
+    for now, end in zip(seen[2:], ends[2:], strict=True):
+        assert_same(now, end)
+    plain = make_trainer(rows, **settings, warmup_steps=0, folder="plain")
+    plain.train()
+    assert not torch.allclose(plain.model.visual_projection.weight, trainer.model.visual_projection.weight, atol=1e-4)
+
+
+def test_what_the_suspect_teaches_alone_while_rewinding(make_trainer, cleaning_pairs):
+    """The other terms rest in the first half and rise in the second; without a retain term they act in both."""
+    rows = cleaning_pairs.select(range(8))
+    settings = {"method": "ft", "clip_weight": 2.0, "rewind": 0.5, "max_steps": 4, "logging_steps": 1}
+    trainer = make_trainer(rows, **settings, retain_weight=3.0)
+    trainer.train()
+    for step, line in enumerate(train_logs(trainer)):
+        expected = 3 * line["loss/retain"] + (0, 0, 0, 1)[step] * line["loss/clip"]  # 2 * (3/4 - 1/2) / (1/2)
+        assert line["loss"] == pytest.approx(expected, rel=1e-3, abs=1e-6), step
+    alone = make_trainer(rows, **settings, folder="alone")
+    alone.train()
+    assert all(line["loss"] == pytest.approx(2 * line["loss/clip"], rel=1e-4) for line in train_logs(alone))
+
+
+def test_deepspeed_cannot_rewind(make_trainer, monkeypatch):
+    from transformers import Trainer
+
+    made = Trainer.create_accelerator_and_postprocess
+
+    def with_deepspeed(self):
+        made(self)
+        self.is_deepspeed_enabled = True
+
+    monkeypatch.setattr(Trainer, "create_accelerator_and_postprocess", with_deepspeed)
+    make_trainer(method="ft")
+    with pytest.raises(ValueError, match="rewind=0"):
+        make_trainer(method="ft", rewind=0.5, folder="other")

@@ -59,8 +59,9 @@ ABLATIONS: dict[str, tuple[str, ...]] = {
 PLUS_ABLATIONS: dict[str, tuple[str, ...]] = {
     "captions instead of the suspect": ("--retain_weight", "0", "--clip_weight", "1"),
     "captions and sub-texts instead": ("--retain_weight", "0", "--clip_weight", "1", "--subtext_weight", "2"),
-    "with the captions too": ("--clip_weight", "1"),
+    "no captions": ("--clip_weight", "0"),
     "with sub-texts": ("--subtext_weight", "1"),
+    "no rewinding": ("--rewind", "0"),
     "no disturbances": ("--image_disturb", "0"),
     "no patch": ("--adversarial_patch", "0"),
     "no blend": ("--adversarial_blend", "0"),

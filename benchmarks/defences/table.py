@@ -51,6 +51,7 @@ def summary(cell: Cell, report: dict[str, Any]) -> dict[str, Any]:
             "ca_before": report["before"]["clean_accuracy"]["top1"],
             "pairs_seen": report["cost"]["pairs_seen"],
             "seconds": report["cost"]["seconds"],
+            "device": report["cost"]["device"],
         }
     if "ca_loss" in report and cell.method != "none":
         numbers |= {"ca_loss": report["ca_loss"]["value"], "ca_loss_interval95": report["ca_loss"]["interval95"]}
@@ -115,12 +116,18 @@ def part_table(cells: Sequence[dict]) -> str:
             "CA": percent(mean(here, "ca")),
             "CA loss [95% interval]": losses,
             "pairs seen": "" if pairs is None else f"{pairs:,.0f}",
-            "seconds": "" if seconds is None else f"{seconds:.0f}",
+            "seconds": "" if seconds is None else f"{seconds:.0f}{_marks(here)}",
         }
         lines.append([values[name] for name in head])
     left = {"attack", "variant", "method", "each seed [95% interval]", "CA loss [95% interval]"}
     rule = ["---" if name in left else "---:" for name in head]
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *lines))
+
+
+def _marks(cells: Sequence[dict]) -> str:
+    """A mark behind seconds that are not of a CPU: those of an accelerator that several runs share say little."""
+    devices = {cell.get("device", "cpu") for cell in cells if "seconds" in cell} - {"cpu"}
+    return "".join(f" ({device})" for device in sorted(devices))
 
 
 def _places(cells: Sequence[dict]) -> list[tuple[str, str, str]]:
@@ -254,7 +261,9 @@ def to_markdown(matrix: dict[str, Any]) -> str:
         "# Defences on the sandbox",
         f"`{matrix['command']}`. Target banana, {CLEAN_PAIRS:,} clean pairs unless said otherwise, the same for every "
         "method. Per cent; CA loss against the better of the suspect and the never-poisoned model after ft on the "
-        "same pairs; excess over the never-poisoned model under the same trigger.",
+        "same pairs; excess over the never-poisoned model under the same trigger. Seconds are of one CPU core, or, "
+        "marked, of an accelerator that up to 16 runs shared (fp32 on both); a cell that took part of its seeds there "
+        "is marked too.",
         f"## The strength of each method\n\n{rule['rule']}\n\nR = {percent(rule['reference'])}%. "
         "Accuracy by strength, and retrieval recall at the chosen one, in per cent:\n\n"
         + "\n".join(
