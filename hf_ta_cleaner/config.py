@@ -38,7 +38,7 @@ METHODS: dict[str, Method] = {
     "par": Method(repel_weight=1.0, image_noise=0.5, image_erase=0.5, train_logit_scale=False),
     "ta-cleaner-plus": Method(
         retain_weight=10.0,
-        rewind=0.75,
+        rewind=0.6,
         image_disturb=0.25,
         adversarial_patch=0.25,
         adversarial_blend=0.1,

@@ -130,7 +130,7 @@ OFF |= {"adversarial_patch": 0, "adversarial_blend": 0, "image_disturb": 0, "ret
                 "clip_weight": 1,
                 "subtext_weight": 0,
                 "retain_weight": 10,
-                "rewind": 0.75,
+                "rewind": 0.6,
                 "train_logit_scale": False,
                 "image_disturb": 0.25,
                 "adversarial_patch": 0.25,
