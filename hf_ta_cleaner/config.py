@@ -75,8 +75,9 @@ class TACleanerConfig(TrainingArguments):
         repel_share: Share of the steps, from the start, in which the repel term acts; in the rest the others recover.
         rewind: In the first half of the steps the gradient is taken at weights moved back towards the suspect, by a
             share of the way that is drawn anew in [0, `rewind`] (`suspect.py`): what a later fine-tuning could bring
-            back is unlearned too. Where there is a retain term the others rest meanwhile and then rise to their
-            weights. In [0, 1]; 0 for the weights as they are, in all steps.
+            back is unlearned too. Where there is a retain term the terms that captions teach by (clip, inmodal,
+            subtext) rest meanwhile, and then rise to their weights. In [0, 1]; 0 for the weights as they are and all
+            terms, in all steps.
         train_logit_scale: Whether the temperature (and SigLIP's bias) is trained; it is kept in its legal range
             either way. Off where no term has it in it: retain and repel alone.
 
@@ -164,7 +165,7 @@ class TACleanerConfig(TrainingArguments):
     )
     num_positive: int = field(default=1, metadata={"help": "true sub-texts a chosen pair; 0 for its caption alone"})
     num_negative: int = field(default=1, metadata={"help": "false sub-texts for each chosen pair"})
-    subtext_swap: str = field(default=",".join(SWAPPABLE), metadata={"help": "parts that false ones swap"})
+    subtext_swap: str = field(default=",".join(SWAPPABLE), metadata={"help": "parts a false one swaps, with commas"})
     subtext_exclude: str = field(
         default="", metadata={"help": "words that no sub-text may hold, comma-separated (for ablations)"}
     )

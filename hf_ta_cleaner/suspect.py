@@ -22,8 +22,6 @@ logger = logging.getLogger(__name__)
 
 #: Beside every checkpoint of a run that keeps it: which suspect it was begun from.
 FINGERPRINT = "suspect.blake2b"
-#: Share of the steps, from the start, that are rewound; in the rest the model settles where it is.
-REWINDING = 0.5
 
 
 class Suspect:
@@ -47,7 +45,7 @@ class Suspect:
             if self._shared
             else f"a frozen copy of {count / 1e6:,.1f}M weights, {size / 2**20:,.0f} MiB"
         )
-        logger.info("the suspect is kept: %s; one more forward of the first views, without gradient, a step", kept)
+        logger.info("the suspect is kept: %s", kept)
 
     def prepare(self, accelerator: Any) -> None:
         """Moves the copy, where there is one, to the accelerator's device; it runs in its precision from now on."""
@@ -77,9 +75,10 @@ class Suspect:
         pairs = self._way_back(model) if share else []
         with torch.no_grad():
             kept = [parameter.clone() for parameter, _ in pairs]
-            for parameter, before in pairs:
-                parameter.lerp_(before, share)
         try:
+            with torch.no_grad():
+                for parameter, before in pairs:
+                    parameter.lerp_(before, share)
             yield
         finally:
             with torch.no_grad():

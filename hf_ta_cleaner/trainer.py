@@ -31,12 +31,15 @@ from .lora import add_lora
 from .losses import LOSSES, Views, suspect_distances
 from .publishing import HubPublishing
 from .seeding import numpy_rng
-from .suspect import FINGERPRINT, REWINDING, Suspect
+from .suspect import FINGERPRINT, Suspect
 from .utility import clean_utility
 from .zero_shot import input_size
 
 
 logger = logging.getLogger(__name__)
+
+#: Share of the steps, from the start, that are rewound; in the rest the model settles where it is.
+REWOUND = 0.5
 
 
 class TrainingDiverged(RuntimeError):
@@ -62,7 +65,7 @@ class TACleanerTrainer(CleaningBatches, HubPublishing, Trainer):
 
     Raises:
         ValueError: Columns are missing, the data is smaller than a batch, the model is of no known family, or a
-            resumed run with the repel term was begun from another suspect, or DeepSpeed is to rewind.
+            resumed run that keeps the suspect was begun from another one. Or DeepSpeed is to rewind.
         ImportError: `use_peft` without peft.
     """
 
@@ -242,16 +245,16 @@ class TACleanerTrainer(CleaningBatches, HubPublishing, Trainer):
         return self.state.global_step < self.args.repel_share * self.state.max_steps
 
     def _weight(self, name: str) -> float:
-        """A term's weight in this step. Beside a rewound retain term the others rest, then rise to their weights; at 0
-        they are still a part of the graph, so that every parameter has a gradient to share."""
-        if name == "retain" or not (self.args.rewind and self.weights["retain"]):
+        """A term's weight in this step. Beside a rewound retain term those that captions teach by rest, then rise to
+        their weights; at 0 they are still a part of the graph, so that every parameter has a gradient to share."""
+        if name in ("retain", "repel") or not (self.args.rewind and self.weights["retain"]):
             return self.weights[name]
         passed = self.state.global_step / max(1, self.state.max_steps)
-        return self.weights[name] * max(0.0, (passed - REWINDING) / (1 - REWINDING))
+        return self.weights[name] * max(0.0, (passed - REWOUND) / (1 - REWOUND))
 
     def _is_rewinding(self) -> bool:
         """Whether this step's gradient is taken on the way back to the suspect."""
-        return bool(self.args.rewind) and self.state.global_step < REWINDING * self.state.max_steps
+        return bool(self.args.rewind) and self.state.global_step < REWOUND * self.state.max_steps
 
     def training_step(self, model: nn.Module, inputs: dict, num_items_in_batch=None) -> torch.Tensor:
         if self.adversary is not None and self.adversary.is_new:

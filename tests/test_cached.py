@@ -27,6 +27,7 @@ def trained(make_trainer, **options) -> tuple[dict[str, torch.Tensor], list[dict
 
 
 CASES = {method: {"method": method} for method in METHODS} | {
+    "ta-cleaner-plus": {"method": "ta-cleaner-plus", "max_steps": 4},  # two of them rewound
     "ta-cleaner, many sub-texts": {"num_positive": 2, "num_negative": 3, "subtext_fraction": 0.5},
     "accumulated": {"method": "cleanclip", "gradient_accumulation_steps": 2},
     "lora": {"method": "par", "use_peft": True, "learning_rate": 2.0},

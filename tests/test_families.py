@@ -65,7 +65,7 @@ def test_siglip_is_cleaned_with_its_own_loss(make_trainer, cleaning_pairs, tiny_
     with torch.no_grad():
         expected = tiny_siglip(pixel_values=pixels, input_ids=tokens, return_loss=True).loss.item()
     # The processor squashes, training crops: the same loss up to what that changes.
-    if method != "ta-cleaner-plus":  # which has no such term
+    if method != "ta-cleaner-plus":  # whose pictures are attacked
         assert train_logs(trainer)[0]["loss/clip"] == pytest.approx(expected, rel=0.05)
     assert widths and all(width == (16, None) for width in widths)
     before, after = weights(tiny_siglip), weights(trainer.model)

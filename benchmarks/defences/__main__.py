@@ -117,10 +117,17 @@ def write(out: Path) -> None:
     if not files:
         sys.exit(f"no finished cell in {out}; run --part t1 first")
     cells = [json.loads(file.read_text()) for file in files]
-    versions = next((json.loads(f.read_text())["versions"] for f in sorted(out.glob("*/report.json"))), {})
+    versions: dict[str, list[str]] = {}  # several where several machines have run steps
+    for file in sorted(out.glob("*/report.json")):
+        for name, version in json.loads(file.read_text())["versions"].items():
+            versions.setdefault(name, []).append(version)
     matrix = {
         "command": "python -m benchmarks.defences --part " + " ".join(dict.fromkeys(c["part"] for c in cells)),
-        "machine": {"python": platform.python_version(), "cores": os.cpu_count(), **versions},
+        "machine": {
+            "python": platform.python_version(),
+            "cores": os.cpu_count(),
+            **{name: " and ".join(dict.fromkeys(found)) for name, found in versions.items()},
+        },
         "rule": json.loads((out / "rule.json").read_text()),
         "cells": cells,
     }

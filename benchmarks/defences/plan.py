@@ -38,7 +38,8 @@ LORA: dict[str, tuple[str, ...]] = {
 #: What an attacker who knows the defence does while poisoning: name -> (times the preset rate, flags of backdoor.py).
 ATTACKERS: dict[str, tuple[float, tuple[str, ...]]] = {
     "in-modal loss": (1, ("--method", "cleanclip")),
-    "our own losses": (1, ("--method", "ta-cleaner-plus")),
+    # The views and the adversary without what holds to the clean model: that would keep the attacker from poisoning.
+    "our own losses": (1, ("--method", "ta-cleaner-plus", "--retain_weight", "0", "--rewind", "0")),
     "four times the poison": (4, ()),
     "trigger through augmentation": (1, ("--method", "cleanclip", "--image_noise", "0.5", "--image_erase", "0.5")),
 }
@@ -55,7 +56,8 @@ ABLATIONS: dict[str, tuple[str, ...]] = {
     "no class words": ("--subtext_exclude", ",".join(CLASSES)),
 }
 
-#: What is changed of ta-cleaner-plus: each part left out, and what it does without.
+#: What is changed of ta-cleaner-plus: each part left out, and what it does without. Without rewinding, or without the
+#: suspect as teacher, captions teach from the first step on.
 PLUS_ABLATIONS: dict[str, tuple[str, ...]] = {
     "captions instead of the suspect": ("--retain_weight", "0", "--clip_weight", "1"),
     "captions and sub-texts instead": ("--retain_weight", "0", "--clip_weight", "1", "--subtext_weight", "2"),

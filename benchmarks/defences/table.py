@@ -99,7 +99,8 @@ def part_table(cells: Sequence[dict]) -> str:
             for c in here
             if "ca_loss" in c
         )
-        seconds, pairs, strength = mean(here, "seconds"), mean(here, "pairs_seen"), mean(here, "strength")
+        timed = [cell for cell in here if cell.get("device", "cpu") == "cpu"] or here
+        seconds, pairs, strength = mean(timed, "seconds"), mean(here, "pairs_seen"), mean(here, "strength")
         values = {
             "attack": row,
             "variant": variant,
@@ -116,18 +117,14 @@ def part_table(cells: Sequence[dict]) -> str:
             "CA": percent(mean(here, "ca")),
             "CA loss [95% interval]": losses,
             "pairs seen": "" if pairs is None else f"{pairs:,.0f}",
-            "seconds": "" if seconds is None else f"{seconds:.0f}{_marks(here)}",
+            "seconds": ""
+            if seconds is None
+            else f"{seconds:.0f}{'' if timed[0].get('device', 'cpu') == 'cpu' else ' *'}",
         }
         lines.append([values[name] for name in head])
     left = {"attack", "variant", "method", "each seed [95% interval]", "CA loss [95% interval]"}
     rule = ["---" if name in left else "---:" for name in head]
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *lines))
-
-
-def _marks(cells: Sequence[dict]) -> str:
-    """A mark behind seconds that are not of a CPU: those of an accelerator that several runs share say little."""
-    devices = {cell.get("device", "cpu") for cell in cells if "seconds" in cell} - {"cpu"}
-    return "".join(f" ({device})" for device in sorted(devices))
 
 
 def _places(cells: Sequence[dict]) -> list[tuple[str, str, str]]:
@@ -262,8 +259,7 @@ def to_markdown(matrix: dict[str, Any]) -> str:
         f"`{matrix['command']}`. Target banana, {CLEAN_PAIRS:,} clean pairs unless said otherwise, the same for every "
         "method. Per cent; CA loss against the better of the suspect and the never-poisoned model after ft on the "
         "same pairs; excess over the never-poisoned model under the same trigger. Seconds are of one CPU core, or, "
-        "marked, of an accelerator that up to 16 runs shared (fp32 on both); a cell that took part of its seeds there "
-        "is marked too.",
+        "with *, of a GPU that 16 runs shared, where none of the seeds was run on a CPU (fp32 on both).",
         f"## The strength of each method\n\n{rule['rule']}\n\nR = {percent(rule['reference'])}%. "
         "Accuracy by strength, and retrieval recall at the chosen one, in per cent:\n\n"
         + "\n".join(

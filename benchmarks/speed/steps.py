@@ -63,6 +63,7 @@ def measure(
             max_steps=warmup + steps,
             warmup_steps=0,
             adversarial_search=0,  # before the first step, and not a part of any
+            rewind=0.0,  # a copy of the weights there and back in half of the steps, which no other way takes
             save_strategy="no",
             disable_tqdm=True,
             **options,
