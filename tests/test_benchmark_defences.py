@@ -111,6 +111,9 @@ def test_parts_change_what_they_say(planner):
     rates = {name: float(flag(steps[-2], "--rate")) for name, steps in adaptive.items()}
     assert rates["four times the poison"] == 4 * rates["in-modal loss"]
     assert flag(adaptive["our own losses"][-1], "--method") == "ta-cleaner-plus"
+    on_one_trigger = {cell.variant: cell for cell in planner.cells("adaptive", 1) if cell.row == "badclip"}
+    assert len({cell.chain for cell in on_one_trigger.values()}) == len(on_one_trigger)  # side by side
+    assert all(cell.steps[0] in cell.common for cell in on_one_trigger.values())  # when the trigger is there
     lora = planner.cells("lora", 1)[0].steps[-1]
     assert "--use_peft" in lora.command and "--merge_adapter" in lora.command
     control = next(c for c in planner.cells("t3", 1) if c.row == "never-poisoned")
