@@ -76,8 +76,8 @@ class TACleanerConfig(TrainingArguments):
         rewind: In the first half of the steps the gradient is taken at weights moved back towards the suspect, by a
             share of the way that is drawn anew in [0, `rewind`] (`suspect.py`): what a later fine-tuning could bring
             back is unlearned too. Where there is a retain term the terms that captions teach by (clip, inmodal,
-            subtext) rest meanwhile, and then rise to their weights. In [0, 1]; 0 for the weights as they are and all
-            terms, in all steps.
+            subtext) rest meanwhile, at the cost of a step like the others, and then rise to their weights. In [0, 1];
+            0 for the weights as they are and all terms, in all steps.
         train_logit_scale: Whether the temperature (and SigLIP's bias) is trained; it is kept in its legal range
             either way. Off where no term has it in it: retain and repel alone.
 
@@ -292,6 +292,13 @@ class TACleanerConfig(TrainingArguments):
             raise ValueError(f"mini_batch_size must be at least 1, got {self.mini_batch_size}; leave it out for all")
         if self.mini_batch_size is not None and self.deepspeed:
             raise ValueError("mini_batch_size does not work with deepspeed, which counts every backward as a step")
+        if self.optim.endswith(("lomo", "_layerwise")) and (
+            self.rewind or self.adversarial_patch or self.adversarial_blend or self.mini_batch_size is not None
+        ):
+            raise ValueError(
+                f"optim {self.optim.value} moves weights within the backward pass; rewind, adversarial_patch, "
+                "adversarial_blend and mini_batch_size need them still. Take adamw_torch"
+            )
         if self.lora_rank < 1:
             raise ValueError(f"lora_rank must be at least 1, got {self.lora_rank}; 16 is a usual one")
         if self.weights["subtext"] and (
