@@ -39,9 +39,8 @@ METHODS: dict[str, Method] = {
     "ta-cleaner-plus": Method(
         retain_weight=10.0,
         rewind=0.6,
-        image_disturb=0.25,
+        image_disturb=0.35,
         adversarial_patch=0.25,
-        adversarial_blend=0.1,
         train_logit_scale=False,
     ),
 }

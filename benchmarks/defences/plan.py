@@ -56,7 +56,8 @@ ABLATIONS: dict[str, tuple[str, ...]] = {
     "no class words": ("--subtext_exclude", ",".join(CLASSES)),
 }
 
-#: What is changed of ta-cleaner-plus: each part left out, and what it does without. Without rewinding, or without the
+#: What is changed of ta-cleaner-plus: each part left out, and what it does without (a blend in the place of some of
+#: the disturbances, so that as many pictures are left alone). Without rewinding, or without the
 #: suspect as teacher, captions teach from the first step on.
 PLUS_ABLATIONS: dict[str, tuple[str, ...]] = {
     "captions instead of the suspect": ("--retain_weight", "0", "--clip_weight", "1"),
@@ -66,7 +67,7 @@ PLUS_ABLATIONS: dict[str, tuple[str, ...]] = {
     "no rewinding": ("--rewind", "0"),
     "no disturbances": ("--image_disturb", "0"),
     "no patch": ("--adversarial_patch", "0"),
-    "no blend": ("--adversarial_blend", "0"),
+    "a learnt blend too": ("--image_disturb", "0.25", "--adversarial_blend", "0.1"),
     "no search before training": ("--adversarial_search", "0"),
 }
 
