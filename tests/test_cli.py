@@ -484,6 +484,14 @@ def test_strengths_and_adapters_that_cannot_be(world, capsys, flags, said):
     assert said in capsys.readouterr().err
 
 
+def test_adapters_without_peft_are_told_how_to_get_it(world, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(SystemExit) as stop:
+        script("clean").main(cleaning(world, "--use_peft"))
+    assert stop.value.code == 2
+    assert "pip install 'hf-ta-cleaner[peft]'" in capsys.readouterr().err
+
+
 def test_a_few_unreadable_pictures_are_skipped_counted_and_listed(world, capsys):
     (world.pairs / "03.jpg").write_bytes((world.pairs / "03.jpg").read_bytes()[:200])
     script("clean").main(cleaning(world, "--method", "ft"))

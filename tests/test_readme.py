@@ -29,11 +29,13 @@ def test_every_module_stands_in_the_tree():
 
 def commands() -> list[str]:
     text = README.replace("\\\n", " ")
-    return re.findall(r"^ {4}(?:accelerate launch|python) (scripts/\S+\.py .*)$", text, re.M)
+    scripts = re.findall(r"^ {4}(?:accelerate launch|python) (scripts/\S+\.py .*)$", text, re.M)
+    installed = re.findall(r"^ {4}ta-cleaner (\S+) (.*)$", text, re.M)
+    return scripts + [f"scripts/{name.replace('-', '_')}.py {flags}" for name, flags in installed]
 
 
 def test_the_readme_shows_commands():
-    assert len(commands()) >= 2
+    assert len(commands()) >= 5
 
 
 def load(path: str, monkeypatch):

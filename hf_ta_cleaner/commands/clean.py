@@ -102,7 +102,7 @@ def main(argv: list[str] | None = None) -> None:
 
     try:
         clean(options, pairs, proof, args, parser.settings)
-    except (ValueError, OSError, TrainingDiverged) as error:
+    except (ValueError, OSError, ImportError, TrainingDiverged) as error:
         fail(error)
     except KeyboardInterrupt:
         fail(f"interrupted; add --resume to continue from the last checkpoint in {args.output_dir}", code=130)
