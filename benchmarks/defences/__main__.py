@@ -38,7 +38,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--plan", action="store_true", help="print cells and minutes, run nothing")
     parser.add_argument("--table", action="store_true", help="only write the tables")
     parser.add_argument("--readme", action="store_true", help="write the headline table into README.md")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="chains at a time (default: one a core)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="steps at a time (default: one a core)")
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/bench-defences"), help="folder of the steps")
     parser.add_argument(
         "--suspects", type=Path, default=Path("outputs/bench"), help="folder of the backdoored models, shared"

@@ -125,11 +125,6 @@ class Cell:
         parts = (self.part, self.row, self.seed, self.method, self.variant, f"s{self.strength:g}")
         return "-".join(str(part).replace(" ", "_") for part in parts if part != "")
 
-    @property
-    def chain(self) -> Path:
-        """Cells of one suspect share a chain: its steps but for the common ones."""
-        return next(step.folder for step in self.steps if step not in self.common)
-
 
 @dataclass(frozen=True)
 class Planner:
@@ -218,11 +213,10 @@ class Planner:
         else:
             made = self.suspect(row, seed, attacker)
             model, proof = made[-1].folder, ("--reference", "sandbox")
-        crafted = tuple(step for step in made if Path(step.command[0]).name == "craft.py")  # by all attackers alike
         if method == "none":
             if not made:
                 raise ValueError("the never-poisoned row has no cell without a defence: it is its own reference")
-            return Cell(part, row, seed, method, variant, crafted, made, 0.0)
+            return Cell(part, row, seed, method, variant, (), made, 0.0)
         strength = self.strengths.get(method, 1.0) if strength is None else strength
         label = f"{row}-{seed}" + (f"-{attacker.replace(' ', '_')}" if attacker else "")
         changed = "" if after or not variant or variant == attacker else f"-{variant.replace(' ', '_')}"
@@ -230,7 +224,7 @@ class Planner:
         proof = ("--eval_dataset", "sandbox", *proof, "--ca_baseline", str(healthy.folder))
         cleaning = self.clean(model, method, seed, folder, strength=strength, flags=(*proof, *flags), pairs=pairs)
         steps = following(*made, cleaning, *([after(folder, strength)] if after else []))
-        return Cell(part, row, seed, method, variant, (healthy, *common, *crafted), steps, strength)
+        return Cell(part, row, seed, method, variant, (healthy, *common), steps, strength)
 
     def cells(self, part: str, seeds: int) -> list[Cell]:
         """All cells of a part, for the seeds 0, 1, ... where the part has several."""

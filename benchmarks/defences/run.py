@@ -10,12 +10,11 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import groupby
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from benchmarks.defences import rule
-from benchmarks.defences.plan import HELD_OUT, ROOT, Cell, Planner, Step, unique_steps
+from benchmarks.defences.plan import HELD_OUT, ROOT, Cell, Planner, Step
 from benchmarks.defences.table import summary
 from hf_ta_cleaner.cli import begin_step
 
@@ -64,14 +63,32 @@ class Runner:
                 print(f"{seconds:6.0f} s  {step.folder}", flush=True)
 
     def run_all(self, chains: Iterable[Sequence[Step]]) -> None:
-        """Runs chains side by side. One that fails does not stop the others; all failures are told at the end."""
-        problems = []
+        """Runs every step of the chains once, as soon as the one before it is done, the first chain's first.
+
+        What waits for a step that failed is left out; all else is run, and all failures are told at the end.
+        """
+        before: dict[Step, Step | None] = {}
+        for chain in chains:
+            for earlier, step in zip((None, *chain), chain, strict=False):
+                before.setdefault(step, earlier)
+        waiting, problems = list(before), []
+        done: set[Step | None] = {None}
+        running: dict[Future[None], Step] = {}
         with ThreadPoolExecutor(self.jobs) as pool:
-            for future in [pool.submit(self.run, list(chain)) for chain in chains]:
-                try:
-                    future.result()
-                except (RuntimeError, ValueError) as error:
-                    problems.append(str(error))
+            while waiting or running:
+                ready = [step for step in waiting if before[step] in done][: self.jobs - len(running)]
+                for step in ready:
+                    waiting.remove(step)
+                    running[pool.submit(self.run, [step])] = step
+                if not running:
+                    break
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    step = running.pop(future)
+                    try:
+                        future.result()
+                        done.add(step)
+                    except (RuntimeError, ValueError) as error:
+                        problems.append(str(error))
         if problems:
             raise SystemExit("\n".join(problems))
 
@@ -120,13 +137,11 @@ def rule_step(planner: Planner, method: str, strength: float) -> Step:
 
 
 def run_part(cells: Sequence[Cell], runner: Runner, out: Path) -> None:
-    """Common steps first, then each suspect's chain; a cell is written as soon as its report is there."""
+    """Common steps first, then those of the cells, each once; a cell is written when its report is there."""
     common = list(dict.fromkeys(step for cell in cells for step in cell.common))
     runner.run_all([step] for step in common)
-    by_chain = sorted(cells, key=lambda cell: str(cell.chain))
-    chains = [unique_steps(group) for _, group in groupby(by_chain, key=lambda cell: cell.chain)]
     try:
-        runner.run_all([step for step in chain if step not in common] for chain in chains)
+        runner.run_all([step for step in cell.steps if step not in common] for cell in cells)
     finally:
         write_cells(cells, out)
 
