@@ -312,7 +312,7 @@ def draw_frontier(cells: Iterable[dict], path: Path) -> Path:
                 axes.plot(*zip(*points, strict=True), marker="o", label=f"{method}, {seeds}")
                 for strength, point in zip(strengths, points, strict=True):
                     axes.annotate(f"{strength:g}", point, fontsize=7, xytext=(3, 3), textcoords="offset points")
-        axes.set(title=row, xlabel="clean accuracy, %", ylabel="ASR@1, %", ylim=(-2, 102))
+        axes.set(title=row, xlabel="clean accuracy, %", ylabel="ASR@1, %", ylim=(-3, 107))
         axes.legend(fontsize=8)
     figure.savefig(path, dpi=120)
     return path
