@@ -194,7 +194,8 @@ def build() -> gr.Blocks:
         def on_example(event: gr.EventData):
             return samples[int(event.example) % len(samples)][1]
 
-        shown.click(on_example, None, picture, show_progress="hidden", **hidden)
+        # The last click counts: one that comes while another is answered is not to be lost.
+        shown.click(on_example, None, picture, show_progress="hidden", trigger_mode="always_last", **hidden)
         knobs = [size, strength, place, tuned]
         trigger.input(on_trigger, [models, trigger, tuned], [trigger, *knobs], show_progress="hidden", **hidden)
         measure.click(
