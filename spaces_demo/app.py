@@ -194,8 +194,7 @@ def build() -> gr.Blocks:
         def on_example(event: gr.EventData):
             return samples[int(event.example) % len(samples)][1]
 
-        # The last click counts: one that comes while another is answered is not to be lost.
-        shown.click(on_example, None, picture, show_progress="hidden", trigger_mode="always_last", **hidden)
+        shown.click(on_example, None, picture, show_progress="hidden", **hidden)
         knobs = [size, strength, place, tuned]
         trigger.input(on_trigger, [models, trigger, tuned], [trigger, *knobs], show_progress="hidden", **hidden)
         measure.click(

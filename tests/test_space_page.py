@@ -565,7 +565,6 @@ def test_the_trigger_flips_the_suspect_and_not_the_cleaned_model(open_page):
         assert verdict.get_attribute("data-cleaned") == "same", name
         assert f"answer from {name} to banana" in verdict.inner_text()
         assert page.locator("#result .hc-suspect-triggered li").first.inner_text().startswith("banana")
-        page.wait_for_timeout(1500)  # as a reader does: a click within moments of an answer may be lost (a known gap)
 
 
 # Into an empty environment.
