@@ -94,12 +94,15 @@ def build() -> gr.Blocks:
                     alt_text="The picture that is probed",
                     elem_id="picture",
                 )
+                # The number of the example is the value, so that an event that had to wait still reads the last click.
                 shown = gr.HTML(
-                    views.thumbnails(samples),
+                    0,
+                    html_template=views.thumbnails(samples),
                     apply_default_css=False,
-                    js_on_load="element.addEventListener('click', event => {"
+                    js_on_load="let asked; element.addEventListener('click', event => {"
                     "const button = event.target.closest('button[data-example]');"
-                    "if (button) trigger('click', {example: button.dataset.example}); });",
+                    "if (!button) return; props.value = Number(button.dataset.example);"
+                    "clearTimeout(asked); asked = setTimeout(() => trigger('click'), 50); });",
                 )
                 trigger = gr.Dropdown(
                     choices,
@@ -191,10 +194,19 @@ def build() -> gr.Blocks:
         moved = [size.release, strength.release, k.release, place.input, kind.input, target.submit, text.blur]
         gr.on([ask.click, picture.change, tuned.change, *moved], **probing)
 
-        def on_example(event: gr.EventData):
-            return samples[int(event.example) % len(samples)][1]
+        def on_example(number):
+            return samples[int(number) % len(samples)][1]
 
-        shown.click(on_example, None, picture, show_progress="hidden", **hidden)
+        # One at a time, for two could answer in the wrong order.
+        shown.click(
+            on_example,
+            shown,
+            picture,
+            show_progress="hidden",
+            trigger_mode="always_last",
+            concurrency_limit=1,
+            **hidden,
+        )
         knobs = [size, strength, place, tuned]
         trigger.input(on_trigger, [models, trigger, tuned], [trigger, *knobs], show_progress="hidden", **hidden)
         measure.click(

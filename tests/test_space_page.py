@@ -567,6 +567,31 @@ def test_the_trigger_flips_the_suspect_and_not_the_cleaned_model(open_page):
         assert page.locator("#result .hc-suspect-triggered li").first.inner_text().startswith("banana")
 
 
+CLICK_ALL = """
+async ms => {
+  const buttons = [...document.querySelectorAll('.hc-examples button')];
+  for (const button of window.backwards ? buttons.reverse() : buttons) {
+    button.click();
+    if (ms) await new Promise(resolve => setTimeout(resolve, ms));
+  }
+}
+"""
+
+
+@needs_browser
+@needs_pair
+def test_of_quick_clicks_the_last_example_counts(open_page):
+    page = open_page()
+    names = [name.strip() for name in page.locator(".hc-examples button").all_inner_texts()]
+    for ms in (0, 60, 150):
+        page.evaluate(CLICK_ALL, ms)
+        page.wait_for_timeout(3000)
+        found = page.locator("#result .hc-cleaned-triggered li:first-child .hc-label").inner_text()
+        assert found.strip() == names[-1], f"{ms} ms between clicks"
+        names.reverse()
+        page.evaluate("window.backwards = !window.backwards")
+
+
 # Into an empty environment.
 
 
