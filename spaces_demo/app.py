@@ -197,16 +197,7 @@ def build() -> gr.Blocks:
         def on_example(number):
             return samples[int(number) % len(samples)][1]
 
-        # One at a time, for two could answer in the wrong order.
-        shown.click(
-            on_example,
-            shown,
-            picture,
-            show_progress="hidden",
-            trigger_mode="always_last",
-            concurrency_limit=1,
-            **hidden,
-        )
+        shown.click(on_example, shown, picture, show_progress="hidden", trigger_mode="always_last", **hidden)
         knobs = [size, strength, place, tuned]
         trigger.input(on_trigger, [models, trigger, tuned], [trigger, *knobs], show_progress="hidden", **hidden)
         measure.click(
