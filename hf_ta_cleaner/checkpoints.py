@@ -16,6 +16,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .families import FAMILIES, bound_texts
+
 
 if TYPE_CHECKING:
     import torch
@@ -63,7 +65,9 @@ def load_model(
     _check_processor_files(folder, model_id)
     model = _load_weights(folder, model_id, dtype, allow_pickle)
     model.name_or_path = str(model_id)  # not the folder of the cache it came to
-    return model, _load_processor(folder, model_id)
+    processor = _load_processor(folder, model_id)
+    bound_texts(model, processor.tokenizer)
+    return model, processor
 
 
 def save_model(model: PreTrainedModel, processor: ProcessorMixin, folder: str | os.PathLike) -> Path:
@@ -231,8 +235,6 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 
 def _check_config(folder: Path, model_id: Any) -> None:
-    from .families import FAMILIES
-
     if (folder / "adapter_config.json").is_file():
         raise CheckpointError(f"'{model_id}' is an adapter. Wanted a whole model: merge it into its base model first.")
     if not (folder / "config.json").is_file():

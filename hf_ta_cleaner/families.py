@@ -38,7 +38,7 @@ class Family:
     lora_targets: str
 
     def tokenize(self, tokenizer: Any, texts: Sequence[str], *, trim: bool = True) -> dict[str, torch.Tensor]:
-        """Texts -> what the text tower takes, `(N, L)` each; cut to the tokenizer's length, the end token kept.
+        """Texts -> what the text tower takes, `(N, L)` each; cut to the tokenizer's length (`bound_texts`), the end token kept.
 
         With `trim`, L is the longest text where the family allows it, else the tokenizer's maximum. A tower that was
         trained on padded texts without a mask (SigLIP) must see the padding: it gets no mask, whatever the tokenizer
@@ -88,6 +88,11 @@ FAMILIES: dict[str, Family] = {
         lora_targets=_BLOCKS,
     ),
 }
+
+
+def bound_texts(model: PreTrainedModel, tokenizer: Any) -> None:
+    """Limits a tokenizer to the texts that the model can read; the files of some checkpoints name no length."""
+    tokenizer.model_max_length = min(tokenizer.model_max_length, model.config.text_config.max_position_embeddings)
 
 
 def family_of(model: PreTrainedModel) -> Family:

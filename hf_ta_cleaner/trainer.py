@@ -26,7 +26,7 @@ from .config import TACleanerConfig
 from .distributed import world_size
 from .disturbances import Disturbances
 from .embedding import UNTOUCHED, Embedder, normalise, standardise
-from .families import family_of
+from .families import bound_texts, family_of
 from .lora import add_lora
 from .losses import LOSSES, Views, suspect_distances
 from .publishing import HubPublishing
@@ -92,6 +92,7 @@ class TACleanerTrainer(CleaningBatches, HubPublishing, Trainer):
                 "give processing_class=CLIPProcessor.from_pretrained(...)"
             )
         self.family = family_of(model)
+        bound_texts(model, processing_class.tokenizer)
         self.weights = args.weights
         vocabulary = None
         if train_dataset is not None:

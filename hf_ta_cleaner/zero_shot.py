@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import normalize
 
-from .families import FAMILIES
+from .families import FAMILIES, bound_texts
 
 
 Template: TypeAlias = str | Callable[[str], str]
@@ -125,12 +125,14 @@ def _unit(output: object) -> torch.Tensor:
 def text_features(model: torch.nn.Module, processor, texts: Sequence[str], batch_size: int = 256) -> torch.Tensor:
     """Unit text embeddings of shape `(N, D)`, float32, on the model's device.
 
-    Texts are padded as the model's family was trained and cut to the tokenizer's length, the end-of-text token kept;
+    Texts are padded as the model's family was trained and cut to the length that it reads, the end-of-text token kept;
     a model that names no family is read as a CLIP.
     """
     device = next(model.parameters()).device
     kind = getattr(getattr(model, "config", None), "model_type", None)
     family = FAMILIES.get(kind, FAMILIES["clip"])
+    if kind in FAMILIES:
+        bound_texts(model, processor.tokenizer)
     features = []
     with evaluating(model):
         for start in range(0, len(texts), batch_size):
@@ -249,6 +251,7 @@ def _fingerprint(model: torch.nn.Module, processor, prompts: Sequence[str]) -> s
     """SHA-256 of all that a head depends on. Hashing a ViT-B/32 takes a fraction of a second."""
     config = {name: value for name, value in model.config.to_dict().items() if name != "_name_or_path"}
     digest = hashlib.sha256(json.dumps([config, list(prompts)], default=str, sort_keys=True).encode())
+    digest.update(str(processor.tokenizer.model_max_length).encode())
     digest.update(json.dumps(processor.tokenizer(list(prompts), truncation=True)["input_ids"]).encode())
     for name, weight in model.state_dict().items():
         digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())

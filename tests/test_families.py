@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import json
 from types import SimpleNamespace
 
 import pytest
 import torch
 from transformers import AutoModel, AutoProcessor, SiglipModel
 
+from hf_ta_cleaner.checkpoints import load_model
 from hf_ta_cleaner.families import FAMILIES, family_of
 from hf_ta_cleaner.zero_shot import text_features
 
@@ -38,6 +40,21 @@ def test_siglip_texts_are_padded_and_never_masked(siglip_processor, tiny_siglip)
         expected = tiny_siglip.get_text_features(input_ids=tokens["input_ids"]).pooler_output
     got = text_features(tiny_siglip, siglip_processor, ["a dog", "a red bus"], batch_size=1)
     assert torch.allclose(got, torch.nn.functional.normalize(expected, dim=-1), atol=1e-6)
+
+
+def test_a_tokenizer_without_a_length_is_given_the_models(tiny_siglip, siglip_processor, tmp_path):
+    tiny_siglip.save_pretrained(tmp_path)
+    siglip_processor.save_pretrained(tmp_path)
+    file = tmp_path / "tokenizer_config.json"
+    settings = json.loads(file.read_text())
+    assert settings.pop("model_max_length") == 16
+    file.write_text(json.dumps(settings))
+    nameless = AutoProcessor.from_pretrained(tmp_path)
+    assert nameless.tokenizer.model_max_length > 16
+    texts = ["a dog", "a red bus " * 20]
+    expected = text_features(tiny_siglip, siglip_processor, texts)
+    assert load_model(tmp_path)[1].tokenizer.model_max_length == 16
+    assert torch.equal(text_features(tiny_siglip, nameless, texts), expected)
 
 
 def test_clip_texts_are_cut_and_masked(tiny_processor):
