@@ -72,14 +72,15 @@ def cleaning_pairs(pairs: PairOptions, *, held_out: int, seed: int) -> tuple[Dat
 def cleaning_stream(
     pairs: PairOptions, args: TACleanerConfig, *, held_out: int
 ) -> tuple[CleaningStream, Dataset | None]:
-    """Pairs as they are needed: this process's part of them; the first readable `held_out` ones are held out.
+    """Pairs as they are needed: this process's part of them. The first readable `held_out` ones are held out, at most
+    one in twenty where the data are known to be few.
 
     Raises:
         ValueError: with `max_samples`, because a stream ends with the steps and not with the pairs.
     """
     if pairs.max_samples is not None:
         raise ValueError("--streaming has no end of its own: give --max_steps, and leave --max_samples out")
-    stream, _ = stream_pairs(
+    stream, amount = stream_pairs(
         pairs.dataset,
         split=pairs.split,
         image_column=pairs.image_column,
@@ -89,8 +90,13 @@ def cleaning_stream(
     if isinstance(stream, Dataset):
         stream = stream.to_iterable_dataset(num_shards=min(len(stream), 32 * args.world_size))
     first, captions = None, frozenset()
-    if held_out:
-        rows = Dataset.from_list(list(stream.take(held_out)), features=stream.features)
+    if amount is not None:
+        held_out = min(held_out, amount // 20)
+    found = list(stream.take(held_out)) if held_out else []
+    if len(found) < held_out:  # that was all of it
+        found = found[: len(found) // 20]
+    if found:
+        rows = Dataset.from_list(found, features=stream.features)
         first = clean_rows(rows.cast_column("image", Image()), max_share=pairs.max_unreadable)[0]
         captions = frozenset(first["caption"])
     logger.info("cleaning data: %s, streamed", pairs.dataset)

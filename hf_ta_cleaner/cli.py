@@ -183,7 +183,9 @@ class EvalOptions:
     reference: str | None = field(
         default=None, metadata={"help": "never-poisoned model: adds its ASR and the excess over it"}
     )
-    geometry: str = field(default="crop", metadata={"help": "crop (as CLIP does) or squash (published order)"})
+    geometry: str | None = field(
+        default=None, metadata={"help": "crop or squash to a square (default: as the model's processor does)"}
+    )
     linear_probe: int | None = field(
         default=None, metadata={"help": "also train a linear probe, on so many labelled pictures of --probe_split"}
     )
@@ -396,5 +398,8 @@ def set_up_logging(*, main_process: bool) -> None:
 
 def fail(error: Exception | str, code: int = 2) -> NoReturn:
     """Ends the program with the error's message and without a traceback: the message says what to do."""
-    tqdm.write(f"error: {error}", file=sys.stderr)  # on a line of its own, even below a progress bar
+    text = str(error)
+    if "\nOriginal Traceback" in text:  # what a worker of a data loader raised comes with its traceback
+        text = text.rstrip().rsplit(f"\n{type(error).__name__}: ", 1)[-1]
+    tqdm.write(f"error: {text}", file=sys.stderr)  # on a line of its own, even below a progress bar
     raise SystemExit(code)

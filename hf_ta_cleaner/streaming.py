@@ -41,7 +41,7 @@ class CleaningStream(IterableDataset):
         held_out: Captions that are kept out: those that clean utility is measured on.
 
     Raises:
-        ValueError: Columns are missing, or, when read by one reader, a pass gives less than a batch.
+        ValueError: Columns are missing, or a pass gives a reader less than a batch.
     """
 
     def __init__(
@@ -95,6 +95,8 @@ class CleaningStream(IterableDataset):
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         worker = get_worker_info()
+        if worker is not None and worker.id >= self.readers:
+            return
         place = (self._rank, worker.id if worker is not None else 0)
         number = 0
         for epoch in count():
@@ -104,11 +106,13 @@ class CleaningStream(IterableDataset):
                 yield from self._keyed(run, epoch, place, number)
                 number += 1
             if number == before:
-                if worker is not None:  # a reader without shards
-                    return
+                reader, fewer = "", "lower per_device_train_batch_size"
+                if worker is not None:
+                    reader = f", reader {worker.id + 1} of {worker.num_workers}"
+                    fewer = "lower dataloader_num_workers or per_device_train_batch_size"
                 raise ValueError(
-                    f"a pass over the stream gives {len(run)} usable pairs to process {self._rank}, fewer than one "
-                    f"batch of {self._batch_size}; give more data or lower per_device_train_batch_size"
+                    f"a pass over the stream gives {len(run)} usable pairs to process {self._rank}{reader}, fewer than "
+                    f"one batch of {self._batch_size}; give more data, or {fewer}"
                 )
 
     def _readable(self, rows: datasets.IterableDataset) -> Iterator[dict[str, Any]]:

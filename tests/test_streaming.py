@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
 from itertools import islice
 
 import pytest
 import torch
-from datasets import Dataset, Features, Image, Value
+from datasets import Dataset, Features, Image, Value, concatenate_datasets
 
 from hf_ta_cleaner.streaming import CleaningStream
 
@@ -97,6 +98,33 @@ def test_readers_share_the_shards(rows):
     captions = [example["caption"] for example in own]
     assert len(captions) == len(set(captions)) and len(captions) >= COUNT - 6
     assert len({example["sample_id"] for example in own}) == len(own)
+
+
+def test_a_reader_with_less_than_a_batch_says_so(rows):
+    """Not a short run: all that is read here is lost, and where every reader has too little nothing is trained."""
+    loader = torch.utils.data.DataLoader(make(rows, 4, batch_size=16), 16, collate_fn=list, num_workers=2)
+    assert len(next(iter(loader))) == 16
+    loader = torch.utils.data.DataLoader(make(rows, 4, batch_size=16), 16, collate_fn=list, num_workers=4)
+    with pytest.raises(ValueError, match="reader 1 of 4, fewer than one batch of 16; .* lower dataloader_num_workers"):
+        next(iter(loader))
+
+
+def test_few_pairs_are_not_all_held_out(rows, photos, tmp_path, capsys):
+    """Of 60 pairs three are held out, whatever was asked for; a reader's error is told without its traceback."""
+    from hf_ta_cleaner.commands.clean import main
+
+    many = concatenate_datasets([rows, rows.select(range(8, 20))]).cast_column("image", Image())
+    many.save_to_disk(tmp_path / "pairs")
+    run = ["--model", "sandbox", "--dataset", str(tmp_path / "pairs"), "--streaming", "--max_steps", "1"]
+    run += ["--method", "ft", "--per_device_train_batch_size", "8", "--max_unreadable", "0.5", "--no_check_data"]
+    main([*run, "--output_dir", str(tmp_path / "out")])
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["retrieval"]["pairs"] <= 3
+    with pytest.raises(SystemExit):
+        main([*run, "--dataloader_num_workers", "8", "--output_dir", str(tmp_path / "none")])
+    said = capsys.readouterr().err
+    assert "error: a pass over the stream gives" in said and "Traceback" not in said
+    assert not (tmp_path / "none" / "model.safetensors").exists()
 
 
 def test_a_trainer_takes_a_stream_and_resumes_it(rows, make_trainer):
