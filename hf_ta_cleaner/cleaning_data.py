@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+import numpy as np
 from datasets import Dataset, Image
 
 from . import sandbox
@@ -64,9 +65,9 @@ def cleaning_pairs(pairs: PairOptions, *, held_out: int, seed: int) -> tuple[Dat
     if not held_out:
         logger.warning("%d pairs are too few to hold any out; clean utility is not measured", len(train))
         return train, None
-    parts = train.train_test_split(test_size=held_out, seed=0)
+    order = np.random.default_rng(0).permutation(len(train))
     logger.info("%d of the %d pairs are held out to measure clean utility", held_out, len(train))
-    return parts["train"], parts["test"]
+    return train.select(order[held_out:]), train.select(order[:held_out])
 
 
 def cleaning_stream(

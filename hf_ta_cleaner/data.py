@@ -22,6 +22,7 @@ from PIL import Image, ImageOps
 
 from .attacks.pixels import on_white
 from .classnames import find_map, first_synonyms, read_class_names
+from .mapping import mapped
 from .seeding import rng
 from .sources import DataError, find_columns, open_source
 
@@ -259,16 +260,14 @@ def clean_rows(
 ) -> tuple[datasets.Dataset, list[Dropped]]:
     """Take out the rows whose image does not decode to the end or whose caption is blank.
 
-    Every image is decoded once; `datasets` caches the verdicts. The dropped rows are counted, the first ten logged,
+    Every image is decoded once; the cache keeps the verdicts. The dropped rows are counted, the first ten logged,
     all of them returned.
 
     Raises:
         DataError: more than `max_share` (a fraction in [0, 1]) of the rows would be dropped.
     """
     encoded = dataset.cast_column("image", datasets.Image(decode=False))
-    verdicts = encoded.map(
-        _inspect, remove_columns=dataset.column_names, num_proc=num_proc, desc="Checking images and captions"
-    )
+    verdicts = mapped(encoded, _inspect, remove_columns=dataset.column_names, num_proc=num_proc, desc="Checking rows")
     dropped = []
     for start in range(0, len(verdicts), 10_000):  # not all at once: there may be millions
         part = verdicts[start : start + 10_000]

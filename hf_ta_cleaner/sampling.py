@@ -6,6 +6,7 @@ The choice is part of the sample's key, not of any object's state: a resumed run
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -33,6 +34,19 @@ def chosen_per_batch(eligible: int, batches: int, batch_size: int, fraction: flo
     K = round(fraction * batch_size), lowered when fewer samples are eligible than the batches ask for.
     """
     return min(round(fraction * batch_size), eligible // max(1, batches))
+
+
+def pairs_after(steps: int, pairs: int, batch: int, accumulation: int = 1) -> int:
+    """Pairs trained on in so many steps of the optimiser, each time that one is seen.
+
+    Args:
+        pairs: In the data; what does not fill a batch is left out of an epoch.
+        batch: Pairs in a batch of all processes.
+        accumulation: Batches that a step gathers; the last step of an epoch gathers those that are left.
+    """
+    batches = max(1, pairs // batch)
+    epochs, rest = divmod(steps, math.ceil(batches / accumulation))
+    return (epochs * batches + min(rest * accumulation, batches)) * batch
 
 
 class CleaningSampler(Sampler[SampleKey]):
@@ -102,16 +116,21 @@ class CleaningPairs(Dataset):
 
     Plain integers work too, as epoch 0 and not chosen: an example looks the same to code that knows no keys. Pictures
     are left encoded: the collator decodes one after the other, so that a large batch of large ones is never held.
+
+    Args:
+        dataset: Columns `image` and `caption`, and whatever else an example is to carry.
+        parts: The column `parts` beside it, row by row; chosen examples carry theirs.
     """
 
-    def __init__(self, dataset) -> None:
+    def __init__(self, dataset, parts=None) -> None:
         if dataset.format["type"] is None and dataset.features.get("image") == Image():
             dataset = dataset.cast_column("image", Image(decode=False))
-        self.dataset = dataset
+        self.dataset, self.parts = dataset, parts
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, key: SampleKey | int) -> dict:
         index, epoch, chosen = key if isinstance(key, tuple) else (key, 0, False)
-        return {**self.dataset[index], "sample_id": index, "epoch": epoch, "chosen": chosen}
+        parts = self.parts[index] if chosen and self.parts is not None else {}
+        return {**self.dataset[index], **parts, "sample_id": index, "epoch": epoch, "chosen": chosen}

@@ -144,7 +144,7 @@ def _local_splits(path: Path, columns: Columns, cache_dir: Cache, lazily: bool) 
         except Exception as error:  # Arrow, JSON and file errors have no common base
             raise DataError(f"'{path}' is not a whole saved dataset: {error}. Save it again.") from error
         saved = saved if isinstance(saved, datasets.DatasetDict) else {str(saved.split or "train"): saved}
-        return {split: lambda part=part: part for split, part in saved.items()}
+        return {split: partial(part.with_format, None) for split, part in saved.items()}
     root, files = path.parent, [path]
     if path.is_dir():
         root, files = path, sorted(f for f in path.rglob("*") if f.is_file() and not f.name.startswith((".", "_")))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import subprocess
 import sys
 import tarfile
@@ -621,3 +622,29 @@ def test_to_rgb(image, expected):
 def test_to_rgb_of_a_16_bit_png_from_disk(tmp_path):
     grey([[0, 32896], [65535, 257]], np.uint16).save(tmp_path / "deep.png")
     assert np.asarray(to_rgb(Image.open(tmp_path / "deep.png")))[..., 0].tolist() == [[0, 128], [255, 1]]
+
+
+def test_a_saved_data_set_is_read_and_not_written_to(photos, tmp_path, monkeypatch):
+    """Whatever it was formatted for; what is computed from it lies in the cache and is found there again."""
+    from hf_ta_cleaner.commands.clean import main
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    rows = {"image": photos * 6, "caption": [f"a red dog and a bus {i}" for i in range(48)]}
+    pairs = datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image())
+    pairs.with_format("torch").save_to_disk(tmp_path / "pairs")
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "pairs").rglob("*")}
+    run = ["--model", "sandbox", "--dataset", str(tmp_path / "pairs"), "--max_steps", "1", "--resize_once"]
+    run += ["--per_device_train_batch_size", "8", "--validation_samples", "4", "--no_check_data"]
+    main([*run, "--output_dir", str(tmp_path / "out")])
+    assert {file: file.stat().st_mtime_ns for file in (tmp_path / "pairs").rglob("*")} == before
+    kept = sorted((tmp_path / "cache" / "hf_ta_cleaner" / "maps").glob("*.arrow"))
+    assert len(kept) == 3  # verdicts, resized pictures, parts of captions
+    opened = load_pairs(tmp_path / "pairs")
+    assert opened.format["type"] is None
+    again = clean_rows(opened)[0]
+    assert len(again) == 48 and sorted((tmp_path / "cache" / "hf_ta_cleaner" / "maps").glob("*.arrow")) == kept
+    # A file that has changed is looked at anew, though its fingerprint says that it has not.
+    file = next((tmp_path / "pairs").glob("*.arrow"))
+    os.utime(file, (0, 0))
+    clean_rows(load_pairs(tmp_path / "pairs"))
+    assert len(list((tmp_path / "cache" / "hf_ta_cleaner" / "maps").glob("*.arrow"))) == 4

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..attacks import Attack
+from ..mapping import mapped
 from .record import PoisonRecord, describe
 from .row_map import PoisonMap, is_readable, open_picture
 from .rows import Draw, Plan, make_plan
@@ -87,7 +88,8 @@ def poison(
     rows = rows_of(plan, raw, target, image_column, caption_column)
     row_map = PoisonMap(attack, rows, plan.pool, size, geometry, seed, image_column, caption_column)
     trigger_rms = row_map.trigger_rms((i, raw[i][image_column]) for i in rows[:TRIED])
-    out = raw.map(
+    out = mapped(
+        raw,
         row_map,
         with_indices=True,
         batched=True,
