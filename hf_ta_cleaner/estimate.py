@@ -17,6 +17,7 @@ import torch
 from transformers import TrainerCallback
 
 from .config import TACleanerConfig
+from .sampling import pairs_after
 
 
 #: Steps that are timed, after one that is not: the first also sets everything up.
@@ -88,7 +89,7 @@ def estimate(
     Raises:
         ValueError: what the trainer raises for data or settings it cannot work with.
     """
-    batch = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
+    batch, accumulation = args.train_batch_size * args.world_size, args.gradient_accumulation_steps
     steps = steps_of(args, len(pairs))
     few = min(steps, TIMED_STEPS + 1)
     clock = _Clock(args.device)
@@ -100,7 +101,7 @@ def estimate(
         short.save_strategy = short.eval_strategy = "no"
         short.adversarial_search = 0  # counted, not run: its steps are steps but for the optimiser
         short.push_to_hub = short.load_best_model_at_end = False
-        trainer = make_trainer(short, pairs.select(range(min(len(pairs), max(batch * few, batch)))))
+        trainer = make_trainer(short, pairs.select(range(min(len(pairs), max(batch * accumulation * few, batch)))))
         trainer.add_callback(clock)
         trainer.train()
     parameters = list(trainer.model.parameters())
@@ -109,7 +110,7 @@ def estimate(
     return Estimate(
         pairs=len(pairs),
         steps=steps,
-        pairs_seen=steps * batch,
+        pairs_seen=pairs_after(steps, len(pairs), batch, accumulation),
         weights=sum(p.numel() for p in parameters),
         trained=sum(p.numel() for p in parameters if p.requires_grad),
         memory=memory,

@@ -25,14 +25,14 @@ RUN = "run.json"
 #: Name of the file that repeats a run: `--config FOLDER/config.yaml --output_dir ANOTHER`.
 CONFIG = "config.yaml"
 
-#: Settings that may change when a run is continued: they change no weight.
+#: Settings that may change when a run is continued: they change no weight (a budget: only which is chosen).
 _FREE = frozenset(
     "resume output_dir logging_steps logging_dir logging_strategy report_to disable_tqdm save_total_limit run_name "
     "dataloader_num_workers dataloader_prefetch_factor dataloader_pin_memory eval_strategy eval_steps eval_dataset "
     "eval_split eval_image_column eval_label_column classnames_file max_eval_samples templates trigger target "
     "linear_probe probe_split retrieval_dataset retrieval_split retrieval_caption_column max_retrieval_samples "
     "reference geometry ca_baseline per_device_eval_batch_size push_to_hub hub_model_id hub_private_repo hub_token "
-    "hub_strategy".split()
+    "hub_strategy utility_budget".split()
 )
 
 _WHERE_TO = frozenset(
@@ -90,10 +90,14 @@ class RunLog(TrainerCallback):
         half.write_text(text + "\n", encoding="utf-8")
         half.replace(self._file)
 
-    def on_train_begin(self, args, state, control, **kwargs) -> None:
+    def begin(self) -> None:
+        """The run begins now; a trainer says so where this is its callback."""
         self._started = time.perf_counter()
         if self._write:  # not earlier: a run that fails before its first step leaves nothing to be continued
             self._save(self._earlier)
+
+    def on_train_begin(self, args, state, control, **kwargs) -> None:
+        self.begin()
 
     def on_save(self, args, state, control, **kwargs) -> None:
         if self._write:

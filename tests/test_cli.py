@@ -418,6 +418,15 @@ def test_keep_best(world, strategy):
     assert all((written[name] == weight).all() for name, weight in best.items())
 
 
+def test_save_only_the_best(world):
+    """The strategy waits for measurements, so they are asked for: once an epoch."""
+    line = cleaning(world, "--max_steps", 4, "--save_strategy", "best", "--validation_samples", "1")
+    script("clean").main([*line, "--keep", "best"])
+    saved = sorted(world.out.glob("checkpoint-*"))
+    state = json.loads((saved[-1] / "trainer_state.json").read_text())
+    assert state["best_global_step"] and any("eval_clean_utility" in line for line in state["log_history"])
+
+
 def test_strength_auto(world, capsys):
     """The report says what was chosen and what the search cost; only the chosen weights stay."""
     from transformers import CLIPModel
@@ -433,6 +442,10 @@ def test_strength_auto(world, capsys):
     assert not list(world.out.glob("strength-*")) and (world.out / "strength.json").is_file()
     assert CLIPModel.from_pretrained(world.out)
     assert "strength 8" in capsys.readouterr().err
+    # The runs found there are of these settings; others would be told in the report as if they had been searched.
+    with pytest.raises(SystemExit):
+        script("clean").main(cleaning(world, "--method", "ft", *search, "--resume"))
+    assert "began with other settings" in capsys.readouterr().err
 
 
 def test_strength_multiplies(world):

@@ -193,6 +193,7 @@ def clean(
     if automatic:
         del trainer
         model.cpu()  # every run gets a copy of it
+        log.begin()
         trainer, found = train_strongest(
             lambda strong: make_trainer(strong, copy.deepcopy(model)),
             strong,
@@ -373,15 +374,20 @@ def check_options(options: CleanOptions, args: TACleanerConfig) -> None:
 
 def settle_evaluation(options: CleanOptions, args: TACleanerConfig, *, has_utility: bool) -> None:
     """Clean utility is measured whenever a checkpoint is written, unless the command line says otherwise."""
-    if has_utility and (args.eval_strategy == "no" or options.keep == "best"):
-        args.eval_strategy, args.eval_steps = args.save_strategy, args.save_steps
+    best_only = args.save_strategy == "best"
+    if (options.keep == "best" or best_only) and not has_utility:
+        raise ValueError(
+            "--keep best and --save_strategy best need held-out pairs; give --validation_samples or more data"
+        )
+    if has_utility and (args.eval_strategy == "no" or (options.keep == "best" and not best_only)):
+        # "best" waits for a measurement and asks for none itself.
+        args.eval_strategy, args.eval_steps = "epoch" if best_only else args.save_strategy, args.save_steps
     if options.keep == "best":
-        if not has_utility:
-            raise ValueError("--keep best needs held-out pairs; give --validation_samples or more data")
         if args.save_strategy == "no":
             raise ValueError("--keep best needs checkpoints to choose from; got --save_strategy no")
-        args.load_best_model_at_end, args.metric_for_best_model = True, "clean_utility"
-        args.greater_is_better = True
+        args.load_best_model_at_end = True
+    if options.keep == "best" or best_only:
+        args.metric_for_best_model, args.greater_is_better = "clean_utility", True
 
 
 if __name__ == "__main__":
