@@ -34,6 +34,7 @@ from hf_ta_cleaner.zero_shot import (
     ZeroShotHead,
     check_templates,
     image_features,
+    input_geometry,
     input_size,
     topk_predictions,
 )
@@ -85,7 +86,7 @@ def audit(
     image_column: str = "image",
     label_column: str = "label",
     batch_size: int = 256,
-    geometry: str = "crop",
+    geometry: str | None = None,
     max_samples: int | None = None,
     seed: int = 0,
     progress: bool = True,
@@ -105,7 +106,8 @@ def audit(
         classnames: names in the order of the ids; by default those of the dataset's `ClassLabel`.
         reference: `(model, processor)` that was never poisoned: adds `reference_asr` and `excess`. An optimized patch
             is also an adversarial patch, and only the excess is the backdoor's.
-        geometry: how an image is fitted to the model's square, before the trigger; see `attacks.fit`.
+        geometry: how an image is fitted to the model's square, before the trigger, see `attacks.fit`; by default as
+            the processor does it.
         max_samples: audit a random subset of this size, chosen by `seed`.
         return_predictions: also return the `Predictions`, for `paired_interval`.
         cache_dir: where text heads are kept, see `ZeroShotHead.build`.
@@ -135,7 +137,7 @@ def audit(
                 "none is left to attack. Audit images of other classes too, or raise max_samples."
             )
 
-    size = input_size(processor)
+    size, geometry = input_size(processor), geometry or input_geometry(processor)
     models = {"suspect": (model, processor)}
     if reference is not None:
         models["reference"] = reference
@@ -154,14 +156,16 @@ def audit(
             )
 
     # Ranked predictions by (model, attack whose prompts are used or None, attack on the image or None); by attack
-    # alone the cosines of triggered images with the target.
+    # alone the cosines of triggered images with the target; and which images a trigger changes.
     found: dict[Any, list[np.ndarray]] = {}
     own = dealt(sample_ids)
     batches = fitted(dataset, own, image_column, size, geometry, batch_size)
     total = math.ceil(len(own) / batch_size)
     for ids, batch in tqdm(batches, total=total, desc="audit", disable=not progress):
         for view in (None, *attacks):
-            pixels = batch if view is None else triggered(view, attacks[view], batch, ids, view in two_keyed)
+            pixels = batch if view is None else triggered(view, attacks[view], batch, ids)
+            if view is not None and view not in two_keyed:
+                found.setdefault(("changed", view), []).append((pixels != batch).any(axis=(1, 2, 3)))
             prompts = (None, *two_keyed) if view is None else (None, view) if view in two_keyed else (None,)
             for who, (network, its_processor) in models.items():
                 features = image_features(network, its_processor, pixels, batch_size)
@@ -171,6 +175,11 @@ def audit(
                     if who == "suspect" and view is not None and key == (view if view in two_keyed else None):
                         found.setdefault(view, []).append(logits[:, targets[view]].float().cpu().numpy())
     rankings = undeal({key: np.concatenate(parts) for key, parts in found.items()})
+    for name in attacks:
+        if name not in two_keyed and not rankings.pop(("changed", name)).any():
+            raise ValueError(
+                f'Attack "{name}" changes neither the images nor the prompts: there is nothing to measure.'
+            )
     similarities = {name: rankings.pop(name) for name in attacks}
 
     num_classes = len(classnames)

@@ -133,8 +133,8 @@ def fitted(
             yield ahead[0], np.stack([picture.result() for picture in ahead[1]])
 
 
-def triggered(name: str, attack, images: np.ndarray, sample_ids: np.ndarray, changes_prompts: bool) -> np.ndarray:
-    """The pictures with the trigger on; a ValueError where it changes nothing at all."""
+def triggered(name: str, attack, images: np.ndarray, sample_ids: np.ndarray) -> np.ndarray:
+    """The pictures with the trigger on; a ValueError where that gives no pictures."""
     # A copy, because all triggers and the floor share one array.
     result = np.asarray(attack.apply_batch(images.copy(), sample_ids))
     if result.shape != images.shape or result.dtype != np.uint8:
@@ -142,6 +142,4 @@ def triggered(name: str, attack, images: np.ndarray, sample_ids: np.ndarray, cha
             f'Attack "{name}": apply_batch must return uint8 images of shape {images.shape}, got {result.dtype} of '
             f"shape {result.shape}."
         )
-    if not changes_prompts and np.array_equal(result, images):
-        raise ValueError(f'Attack "{name}" changes neither the images nor the prompts: there is nothing to measure.')
     return result

@@ -6,10 +6,12 @@ from accelerate.data_loader import prepare_data_loader
 from torch.utils.data import DataLoader
 
 from .config import TACleanerConfig
+from .mapping import mapped
 from .resizing import resized_once
-from .sampling import CleaningPairs, CleaningSampler
+from .sampling import CleaningPairs, CleaningSampler, pairs_after
 from .streaming import CleaningStream
 from .subtexts import Parts, SubTextMap, Vocabulary
+from .zero_shot import input_geometry, input_size
 
 
 class CleaningBatches:
@@ -20,9 +22,9 @@ class CleaningBatches:
         return args.seed if args.data_seed is None else args.data_seed
 
     def _prepare(
-        self, dataset, args: TACleanerConfig, size: int
+        self, dataset, args: TACleanerConfig, processor
     ) -> tuple[CleaningPairs | CleaningStream, Vocabulary | None]:
-        """Checks the columns, and does once what need not be done in every epoch; `size` is the model's input size."""
+        """Checks the columns, and does once what need not be done in every epoch; `processor` is the model's."""
         if isinstance(dataset, CleaningStream):
             if args.resize_once:
                 raise ValueError("resize_once keeps all pictures, and a stream keeps none; leave one of them out")
@@ -35,14 +37,17 @@ class CleaningBatches:
             )
         if args.resize_once:
             with args.main_process_first(desc="resizing pictures"):
-                dataset = resized_once(dataset, size)
+                dataset = resized_once(dataset, input_size(processor), input_geometry(processor))
+        pairs = dataset.select_columns(["image", "caption"])
         if not self.weights["subtext"]:
-            return CleaningPairs(dataset.select_columns(["image", "caption"])), None
-        if "parts" not in columns:
+            return CleaningPairs(pairs), None
+        if "parts" in columns:
+            parts = dataset.select_columns("parts")
+        else:
             with args.main_process_first(desc="reading captions"):
-                dataset = dataset.map(SubTextMap(), batched=True, desc="Reading captions")
-        rows = dataset["parts"]
-        return CleaningPairs(dataset.select_columns(["image", "caption", "parts"])), Vocabulary.from_parts(rows)
+                captions = dataset.select_columns("caption")
+                parts = mapped(captions, SubTextMap(), batched=True, remove_columns="caption", desc="Reading captions")
+        return CleaningPairs(pairs, parts), Vocabulary.from_parts(parts["parts"])
 
     def get_train_dataloader(self) -> DataLoader:
         if not isinstance(self.train_dataset, CleaningStream):
@@ -70,7 +75,7 @@ class CleaningBatches:
         pairs: CleaningPairs = train_dataset or self.train_dataset
         subtexts = self.weights["subtext"] > 0
         if subtexts:
-            eligible = [Parts.from_row(row).eligible for row in pairs.dataset["parts"]]
+            eligible = [Parts.from_row(row).eligible for row in pairs.parts["parts"]]
         else:
             eligible = [False] * len(pairs)
         self._sampler = CleaningSampler(
@@ -95,5 +100,7 @@ class CleaningBatches:
     @property
     def pairs_seen(self) -> int:
         """Pairs trained on so far, over all processes; a pair counts once each time it is seen."""
-        batch = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        return self.state.global_step * batch
+        batch, accumulation = self.args.train_batch_size * self.args.world_size, self.args.gradient_accumulation_steps
+        if isinstance(self.train_dataset, CleaningStream):
+            return self.state.global_step * accumulation * batch
+        return pairs_after(self.state.global_step, len(self.train_dataset), batch, accumulation)

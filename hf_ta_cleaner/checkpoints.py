@@ -67,7 +67,15 @@ def load_model(
     model.name_or_path = str(model_id)  # not the folder of the cache it came to
     processor = _load_processor(folder, model_id)
     bound_texts(model, processor.tokenizer)
+    _tell_of_resizing(processor.image_processor, model_id)
     return model, processor
+
+
+def as_float32(model: PreTrainedModel) -> None:
+    """Small steps are lost on weights in half precision; `bf16=True` computes in it and keeps them whole."""
+    if model.dtype.itemsize < 4:
+        logger.warning("the model's weights are %s; to be trained they are turned into float32", model.dtype)
+        model.float()
 
 
 def save_model(model: PreTrainedModel, processor: ProcessorMixin, folder: str | os.PathLike) -> Path:
@@ -290,6 +298,22 @@ def _load_processor(folder: Path, model_id: Any) -> ProcessorMixin:
             "Copy its tokenizer and preprocessor files from the model it was made from."
         )
     return processor
+
+
+def _tell_of_resizing(image_processor: Any, model_id: Any) -> None:
+    """Says where pictures are fitted (`attacks.fit`) otherwise than the processor would do it."""
+    from PIL.Image import Resampling
+
+    size, crop = (dict(getattr(image_processor, name, None) or {}) for name in ("size", "crop_size"))
+    short, side = size.get("shortest_edge"), crop.get("height")
+    if getattr(image_processor, "do_center_crop", False) and short and side and short != side:
+        logger.warning(
+            "%s scales the short side to %d pixels and cuts %d out of the middle; here it is scaled to %d at once, so "
+            "that a little more of the margin shows", model_id, short, side, side,
+        )  # fmt: skip
+    kind = getattr(image_processor, "resample", None)
+    if kind is not None and int(kind) != Resampling.BICUBIC:
+        logger.warning("%s resizes pictures %s; here it is done bicubic", model_id, Resampling(kind).name.lower())
 
 
 def _load_weights(folder: Path, model_id: Any, dtype: str | torch.dtype | None, allow_pickle: bool) -> PreTrainedModel:

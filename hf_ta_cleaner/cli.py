@@ -183,9 +183,7 @@ class EvalOptions:
     reference: str | None = field(
         default=None, metadata={"help": "never-poisoned model: adds its ASR and the excess over it"}
     )
-    geometry: str | None = field(
-        default=None, metadata={"help": "crop or squash to a square (default: as the model's processor does)"}
-    )
+    geometry: str | None = field(default=None, metadata={"help": "crop or squash (default: as the processor does)"})
     linear_probe: int | None = field(
         default=None, metadata={"help": "also train a linear probe, on so many labelled pictures of --probe_split"}
     )
@@ -196,9 +194,7 @@ class EvalOptions:
     retrieval_split: str | None = field(
         default=None, metadata={"help": "split to take (default: test, then validation)"}
     )
-    retrieval_caption_column: str | None = field(
-        default=None, metadata={"help": "name of the column of captions, if not found"}
-    )
+    retrieval_caption_column: str | None = field(default=None, metadata={"help": "name of their column of captions"})
     max_retrieval_samples: int | None = field(default=None, metadata={"help": "use at most this many rows of them"})
 
     def load(self) -> Dataset | None:
@@ -398,8 +394,7 @@ def set_up_logging(*, main_process: bool) -> None:
 
 def fail(error: Exception | str, code: int = 2) -> NoReturn:
     """Ends the program with the error's message and without a traceback: the message says what to do."""
-    text = str(error)
-    if "\nOriginal Traceback" in text:  # what a worker of a data loader raised comes with its traceback
-        text = text.rstrip().rsplit(f"\n{type(error).__name__}: ", 1)[-1]
+    # What a worker of a data loader raised holds a traceback, too.
+    text = str(error).rstrip().rsplit(f"\n{type(error).__name__}: ", 1)[-1]
     tqdm.write(f"error: {text}", file=sys.stderr)  # on a line of its own, even below a progress bar
     raise SystemExit(code)

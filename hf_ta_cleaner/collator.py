@@ -18,7 +18,7 @@ from .data import to_rgb
 from .families import FAMILIES, Family
 from .seeding import derive_seed, numpy_rng, rng
 from .subtexts import Parts, SubText, Vocabulary
-from .zero_shot import input_size
+from .zero_shot import input_geometry, input_size
 
 
 #: Content words kept of a caption when asking whether another sample's positive is true of it too.
@@ -73,7 +73,7 @@ class DataCollatorForTACleaner:
     exclude: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
-        self._size = input_size(self.processor)
+        self._size, self._geometry = input_size(self.processor), input_geometry(self.processor)
 
     def __call__(self, examples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         b = len(examples)
@@ -82,7 +82,7 @@ class DataCollatorForTACleaner:
         captions, rewritten = [], []
         for i, example in enumerate(examples):
             key = (self.seed, example["epoch"], example["sample_id"])
-            pixels = fit(to_rgb(_decoded(example["image"])), self._size)
+            pixels = fit(to_rgb(_decoded(example["image"])), self._size, self._geometry)
             pictures[i] = self._perturbed(pixels, key).transpose(2, 0, 1)
             captions.append(example["caption"])
             if self.augment:

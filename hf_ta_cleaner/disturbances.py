@@ -31,7 +31,7 @@ class Disturbances:
 
     *Waves* are sinusoids of any direction (half of them along an axis), length, phase and strength, half of them grey.
     *Grain* is smooth noise, over half of the pictures stronger where they have detail. Nothing is learnt or kept: what
-    a batch gets depends on the seed and the number of the step, however many processes share it.
+    a batch gets depends on the seed and its number, however many processes share it.
 
     Args:
         share: Share of a batch's pictures that are disturbed, in [0, 1].
@@ -42,18 +42,19 @@ class Disturbances:
         self.share, self.seed = share, seed
         self._textures: torch.Tensor | None = None
 
-    def __call__(self, images: torch.Tensor, b: int, step: int) -> torch.Tensor:
+    def __call__(self, images: torch.Tensor, b: int, step: int, part: int = 0) -> torch.Tensor:
         """The pictures with a pattern over some.
 
         Args:
             images: uint8 `(N, 3, S, S)`.
             b: Only the first so many are disturbed.
             step: Number of the training step.
+            part: Number of the batch among those whose gradients the step gathers.
 
         Returns:
             uint8 `(N, 3, S, S)`, a new tensor.
         """
-        r, total = numpy_rng("disturbances", self.seed, step), b * world_size()
+        r, total = numpy_rng("disturbances", self.seed, step, *[part][:part]), b * world_size()
         rows = r.permutation(total)[: round(self.share * total)]
         disturbed = images.clone()
         for part, pattern in zip(np.array_split(rows, 2), (self._waves, self._grain), strict=True):

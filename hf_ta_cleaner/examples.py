@@ -9,7 +9,7 @@ import numpy as np
 
 from hf_ta_cleaner.audit_inputs import fitted, triggered
 from hf_ta_cleaner.seeding import numpy_rng
-from hf_ta_cleaner.zero_shot import input_size
+from hf_ta_cleaner.zero_shot import input_geometry, input_size
 
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def draw_examples(
     before: Predictions,
     after: Predictions | None = None,
     *,
-    geometry: str = "crop",
+    geometry: str | None = None,
     n: int = 6,
     seed: int = 0,
 ) -> tuple[dict[str, list[dict]], dict[tuple[str, int], tuple[np.ndarray, np.ndarray]]]:
@@ -55,7 +55,8 @@ def draw_examples(
             for i in chosen
         ]
         ids = before.sample_ids[chosen]
-        for batch_ids, clean in fitted(dataset, ids, "image", input_size(processor), geometry, max(n, 1)):
-            marked = triggered(attack, attacks[attack], clean, batch_ids, True)
+        how = geometry or input_geometry(processor)
+        for batch_ids, clean in fitted(dataset, ids, "image", input_size(processor), how, max(n, 1)):
+            marked = triggered(attack, attacks[attack], clean, batch_ids)
             pictures |= {(attack, int(i)): pair for i, *pair in zip(batch_ids, clean, marked, strict=True)}
     return examples, pictures

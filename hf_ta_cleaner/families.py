@@ -38,7 +38,7 @@ class Family:
     lora_targets: str
 
     def tokenize(self, tokenizer: Any, texts: Sequence[str], *, trim: bool = True) -> dict[str, torch.Tensor]:
-        """Texts -> what the text tower takes, `(N, L)` each; cut to the tokenizer's length (`bound_texts`), the end token kept.
+        """Texts -> what the text tower takes, `(N, L)` each; cut to the tokenizer's length, the end token kept.
 
         With `trim`, L is the longest text where the family allows it, else the tokenizer's maximum. A tower that was
         trained on padded texts without a mask (SigLIP) must see the padding: it gets no mask, whatever the tokenizer

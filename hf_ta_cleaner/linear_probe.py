@@ -14,7 +14,7 @@ from hf_ta_cleaner.audit_inputs import check_labelled, fitted
 from hf_ta_cleaner.distributed import dealt, undeal
 from hf_ta_cleaner.metrics.zero_shot_accuracy.zero_shot_accuracy import ZeroShotAccuracy
 from hf_ta_cleaner.seeding import numpy_rng
-from hf_ta_cleaner.zero_shot import image_features, input_size
+from hf_ta_cleaner.zero_shot import image_features, input_geometry, input_size
 
 
 DECAYS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
@@ -22,13 +22,13 @@ DECAYS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 
 
 def linear_probe(
-    model, processor, train, test, *, geometry: str = "crop", batch_size: int = 256, seed: int = 0
+    model, processor, train, test, *, geometry: str | None = None, batch_size: int = 256, seed: int = 0
 ) -> dict:
     """Accuracy of a linear classifier of the image embeddings, trained on `train` and measured on `test`.
 
     Args:
         train, test: Labelled datasets with the columns `image` and `label` and the same classes.
-        geometry: How a picture is fitted to the model's square, see `attacks.fit`.
+        geometry: How a picture is fitted to the model's square, see `attacks.fit`; by default as its processor does.
         seed: Of the pictures held out to choose the penalty.
 
     Returns:
@@ -89,9 +89,10 @@ def fit_logistic(features: torch.Tensor, labels: torch.Tensor, classes: int, dec
     return lambda new: (new - mean) / deviation @ weight + bias
 
 
-def _embed(model, processor, dataset, geometry: str, batch_size: int) -> torch.Tensor:
+def _embed(model, processor, dataset, geometry: str | None, batch_size: int) -> torch.Tensor:
     rows = dealt(np.arange(len(dataset)))
-    batches = fitted(dataset, rows, "image", input_size(processor), geometry, batch_size)
+    how = geometry or input_geometry(processor)
+    batches = fitted(dataset, rows, "image", input_size(processor), how, batch_size)
     parts = [image_features(model, processor, images, batch_size).cpu().numpy() for _, images in batches]
     whole = undeal({"features": np.concatenate(parts)} if parts else {})["features"]
     return torch.as_tensor(whole, device=next(model.parameters()).device)

@@ -18,7 +18,7 @@ import numpy as np
 from .attacks import fit
 from .poisoning import choose_rows, mentions
 from .seeding import rng
-from .zero_shot import TEMPLATES, image_features, input_size, prompt, text_features
+from .zero_shot import TEMPLATES, image_features, input_geometry, input_size, prompt, text_features
 
 
 if TYPE_CHECKING:
@@ -171,12 +171,12 @@ def retrieval_ranks(
         if name not in names or not (labels == names.index(name)).any():
             raise ValueError(f"The gallery has no picture of {name!r}; its classes are {', '.join(names[:10])} ...")
     texts = [prompt(template, source) for template in TEMPLATES] if queries is None else list(queries)
-    size = input_size(processor)
+    size, geometry = input_size(processor), input_geometry(processor)
     pictures = dataset.with_format(None).select_columns([image_column])
     scores = []
     query = text_features(model, processor, texts)
     for batch in pictures.iter(batch_size):
-        squares = np.stack([fit(image, size) for image in batch[image_column]])
+        squares = np.stack([fit(image, size, geometry) for image in batch[image_column]])
         scores.append((query @ image_features(model, processor, squares).T).cpu().numpy())
     order = np.argsort(-np.concatenate(scores, axis=1), axis=1, kind="stable")
     ranked = labels[order]  # (queries, gallery), best first

@@ -29,7 +29,7 @@ from .naming import shown
 from .outliers import NEIGHBOURS, neighbour_scores
 from .regions import SharedRegions
 from .seeding import numpy_rng
-from .zero_shot import image_features, input_size, text_features
+from .zero_shot import image_features, input_geometry, input_size, text_features
 
 
 logger = logging.getLogger(__name__)
@@ -116,7 +116,7 @@ def score_pairs(
     *,
     batch_size: int = BATCH,
     k: int = NEIGHBOURS,
-    geometry: str = "crop",
+    geometry: str | None = None,
     seed: int = 0,
     max_pairs: int | None = None,
 ) -> PairScores:
@@ -134,7 +134,8 @@ def score_pairs(
     """
     if batch_size < MIN_PAIRS:
         raise ValueError(f"pairs are compared with each other in batches of at least {MIN_PAIRS}, got {batch_size}")
-    size, regions, album = input_size(processor), SharedRegions(), _Album()
+    size, geometry = input_size(processor), geometry or input_geometry(processor)
+    regions, album = SharedRegions(), _Album()
     unreadable: list[int] = []
     rows, repeated, captions, parts = [], [], [], []
     earlier: tuple[torch.Tensor, torch.Tensor] | None = None

@@ -34,7 +34,7 @@ class Proof:
     reference: tuple | None = None
     captioned: Any = None
     probe: Any = None
-    geometry: str = "crop"
+    geometry: str | None = None
     batch_size: int = 256
     seed: int = 0
     cache_dir: Path | None = None

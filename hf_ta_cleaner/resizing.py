@@ -12,36 +12,40 @@ from PIL import Image
 
 from .attacks.pixels import fit
 from .data import to_rgb
+from .mapping import mapped
 
 
 @dataclass(frozen=True)
 class Resize:
     """For `Dataset.map(batched=True)`: every `image`, of {"bytes", "path"}, at `size` x `size` and not compressed.
 
+    `geometry` is that of `attacks.fit`.
     PPM is a line of text and the pixels: any reader knows it, and opening one is hardly more than a copy.
     """
 
     size: int
+    geometry: str = "crop"
 
     def __call__(self, batch: dict[str, list]) -> dict[str, list]:
         return {"image": [self._resized(image) for image in batch["image"]]}
 
     def _resized(self, image: dict[str, Any]) -> dict[str, Any]:
-        square = fit(to_rgb(datasets.Image().decode_example(image)), self.size)
+        square = fit(to_rgb(datasets.Image().decode_example(image)), self.size, self.geometry)
         buffer = io.BytesIO()
         Image.fromarray(square).save(buffer, "PPM")
         return {"bytes": buffer.getvalue(), "path": None}
 
 
-def resized_once(pairs: datasets.Dataset, size: int) -> datasets.Dataset:
+def resized_once(pairs: datasets.Dataset, size: int, geometry: str = "crop") -> datasets.Dataset:
     """The pairs with pictures of the model's input size, pixel for pixel as the collator would make them.
 
     They lie in the cache of `datasets`, 3 * size * size bytes each, and are found there by the next run.
     """
     encoded = pairs.cast_column("image", datasets.Image(decode=False))
     processes = min(os.cpu_count() or 1, max(1, len(pairs) // 1000))
-    done = encoded.map(
-        Resize(size),
+    done = mapped(
+        encoded,
+        Resize(size, geometry),
         batched=True,
         batch_size=100,
         writer_batch_size=100,

@@ -13,7 +13,7 @@ from hf_ta_cleaner.audit_inputs import by_name, fitted, target_of, triggered
 from hf_ta_cleaner.distributed import dealt, undeal
 from hf_ta_cleaner.poisoning import mentions
 from hf_ta_cleaner.retrieval import matches, rank, recall
-from hf_ta_cleaner.zero_shot import image_features, input_size, text_features
+from hf_ta_cleaner.zero_shot import image_features, input_geometry, input_size, text_features
 
 
 logger = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ def audit_retrieval(
     *,
     target: str | Mapping[str, str] | None = None,
     reference: tuple | None = None,
-    geometry: str = "crop",
+    geometry: str | None = None,
     batch_size: int = 256,
 ) -> dict:
     """Recall of captions and pictures, and for every attack its success in image-to-text retrieval.
@@ -106,14 +106,14 @@ def audit_retrieval(
     return section
 
 
-def _embed(model, processor, dataset, attacks: Mapping[str, Any], geometry: str, batch_size: int) -> dict:
+def _embed(model, processor, dataset, attacks: Mapping[str, Any], geometry: str | None, batch_size: int) -> dict:
     """Image embeddings `(N, D)` by view: None for the pictures as they are, and every attack."""
     rows = dealt(np.arange(len(dataset)))
     parts: dict[str | None, list[np.ndarray]] = {}
-    for ids, pictures in fitted(dataset, rows, "image", input_size(processor), geometry, batch_size):
+    how = geometry or input_geometry(processor)
+    for ids, pictures in fitted(dataset, rows, "image", input_size(processor), how, batch_size):
         for view in (None, *attacks):
-            # The text key may be all there is to an attack: a trigger that changes no pixel is no error here.
-            pixels = pictures if view is None else triggered(view, attacks[view], pictures, ids, True)
+            pixels = pictures if view is None else triggered(view, attacks[view], pictures, ids)
             parts.setdefault(view, []).append(image_features(model, processor, pixels, batch_size).cpu().numpy())
     whole = undeal({view: np.concatenate(arrays) for view, arrays in parts.items()})
     device = next(model.parameters()).device

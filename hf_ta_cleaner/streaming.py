@@ -111,8 +111,8 @@ class CleaningStream(IterableDataset):
                     reader = f", reader {worker.id + 1} of {worker.num_workers}"
                     fewer = "lower dataloader_num_workers or per_device_train_batch_size"
                 raise ValueError(
-                    f"a pass over the stream gives {len(run)} usable pairs to process {self._rank}{reader}, fewer than "
-                    f"one batch of {self._batch_size}; give more data, or {fewer}"
+                    f"a pass over the stream gives {len(run)} usable pairs to process {self._rank}{reader}, fewer "
+                    f"than one batch of {self._batch_size}; give more data, or {fewer}"
                 )
 
     def _readable(self, rows: datasets.IterableDataset) -> Iterator[dict[str, Any]]:

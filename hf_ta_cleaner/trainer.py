@@ -20,7 +20,7 @@ from .adversary import Adversary
 from .allocator import keep_freed_memory
 from .batches import CleaningBatches
 from .cached import cached_loss
-from .checkpoints import load_model
+from .checkpoints import as_float32, load_model
 from .collator import DataCollatorForTACleaner
 from .config import TACleanerConfig
 from .distributed import world_size
@@ -33,7 +33,6 @@ from .publishing import HubPublishing
 from .seeding import numpy_rng
 from .suspect import FINGERPRINT, Suspect
 from .utility import clean_utility
-from .zero_shot import input_size
 
 
 logger = logging.getLogger(__name__)
@@ -93,10 +92,11 @@ class TACleanerTrainer(CleaningBatches, HubPublishing, Trainer):
             )
         self.family = family_of(model)
         bound_texts(model, processing_class.tokenizer)
+        as_float32(model)
         self.weights = args.weights
         vocabulary = None
         if train_dataset is not None:
-            train_dataset, vocabulary = self._prepare(train_dataset, args, input_size(processing_class))
+            train_dataset, vocabulary = self._prepare(train_dataset, args, processing_class)
         collator = DataCollatorForTACleaner(
             processing_class,
             family=self.family,
@@ -158,6 +158,7 @@ class TACleanerTrainer(CleaningBatches, HubPublishing, Trainer):
         }
         self._sums: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros((), device=args.device))
         self._steps_summed: dict[str, int] = defaultdict(int)
+        self._gathered = 0  # batches of the step that have passed
         self._sampler = None  # made with the batches
         self.add_callback(_StepCallback(self))
 
@@ -234,7 +235,7 @@ class TACleanerTrainer(CleaningBatches, HubPublishing, Trainer):
             return inputs
         pairs, pixels = self._pairs(inputs), inputs["pixel_values"]
         if self.disturbances is not None and not (self.adversary is not None and self.adversary.searching):
-            pixels = self.disturbances(pixels, pairs, self.state.global_step)
+            pixels = self.disturbances(pixels, pairs, self.state.global_step, self._gathered)
         if self.adversary is not None:
             image_processor = self.processing_class.image_processor
             attack = partial(standardise, image_processor=image_processor)
@@ -265,6 +266,7 @@ class TACleanerTrainer(CleaningBatches, HubPublishing, Trainer):
             share = self.args.rewind * numpy_rng("rewind", self._seed(self.args), self.state.global_step).random()
         with self.suspect.rewound(self.accelerator.unwrap_model(model), share) if share else nullcontext():
             loss = super().training_step(model, inputs, num_items_in_batch)
+        self._gathered += 1
         if self.adversary is not None:
             self.adversary.ascend()
         # On an accelerator a look at the loss would stall the queue: there it happens when logging and saving.
@@ -389,6 +391,7 @@ class _StepCallback(TrainerCallback):
             self.trainer._sampler.set_epoch(int(state.epoch))
 
     def on_optimizer_step(self, args, state, control, model=None, **kwargs) -> None:
+        self.trainer._gathered = 0
         self.trainer.family.clamp(self.trainer.accelerator.unwrap_model(model))
 
     def on_train_end(self, args, state, control, **kwargs) -> None:

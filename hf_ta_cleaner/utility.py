@@ -8,7 +8,7 @@ import torch
 from .attacks.base import fit
 from .data import to_rgb
 from .retrieval import retrieval_recall
-from .zero_shot import ZeroShotHead, image_features, input_size, text_features
+from .zero_shot import ZeroShotHead, image_features, input_geometry, input_size, text_features
 
 
 def clean_utility(model, processor, dataset, *, batch_size: int = 256) -> dict[str, float]:
@@ -34,10 +34,10 @@ def clean_utility(model, processor, dataset, *, batch_size: int = 256) -> dict[s
             f"held-out data needs a column image, and a column label (ClassLabel) or caption; found {found}. "
             "Rename them with dataset.rename_column, or load the data with load_labelled or load_pairs"
         )
-    size = input_size(processor)
+    size, geometry = input_size(processor), input_geometry(processor)
     features = torch.cat(
         [
-            image_features(model, processor, np.stack([fit(to_rgb(image), size) for image in batch["image"]]))
+            image_features(model, processor, np.stack([fit(to_rgb(im), size, geometry) for im in batch["image"]]))
             for batch in dataset.select_columns("image").iter(batch_size)
         ]
     )

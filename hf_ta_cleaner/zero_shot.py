@@ -172,6 +172,11 @@ def input_size(processor) -> int:
     return sides.pop()
 
 
+def input_geometry(processor) -> str:
+    """How the processor makes that square of a picture that is none: "crop" (CLIP) or "squash" (SigLIP), see `fit`."""
+    return "crop" if dict(processor.image_processor.size).get("shortest_edge") else "squash"
+
+
 def pixel_values(processor, images: np.ndarray, device: torch.device | str = "cpu") -> torch.Tensor:
     """uint8 `(N, H, W, 3)` -> float32 `(N, 3, H, W)`, with the processor's own rescaling, mean and standard deviation.
 

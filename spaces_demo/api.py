@@ -65,7 +65,7 @@ def probe(
     `stands_out` says of each what the screening finds; it is empty for models that are not the sandbox's.
     """
     pair = PAIRS.get(*START)
-    pixels, notes = read_picture(uploaded(picture), pair.size)
+    pixels, notes = read_picture(uploaded(picture), pair.size, pair.geometry)
     lines = "\n".join(map(str, labels or pair.labels))
     prompts = read_prompts(lines[: MAX_CHARACTERS + 1], bool(sentences))
     attack = pair.trigger(trigger, size, strength, place)

@@ -29,7 +29,7 @@ RUNS: dict[str, Cleaning] = {}
 def on_probe(models, picture, trigger, size, strength, place, target, text, kind, k):
     try:
         pair = PAIRS.get(*models)
-        pixels, notes = read_picture(uploaded(picture), pair.size)
+        pixels, notes = read_picture(uploaded(picture), pair.size, pair.geometry)
         prompts = read_prompts(text, kind == SENTENCES)
         found = look(pair, pixels, pair.trigger(trigger, size, strength, place), prompts, k)
     except ProbeError as error:
@@ -82,7 +82,7 @@ def on_batch(models, source, files, n, trigger, size, strength, place, target, t
             files = files or []
             if not 1 <= len(files) <= MAX_BATCH:
                 raise ProbeError(f"Wanted 1 to {MAX_BATCH} pictures; got {len(files)}.")
-            pictures, total = (read_named(file, pair.size, prompts.texts) for file in files), len(files)
+            pictures, total = (read_named(file, pair, prompts.texts) for file in files), len(files)
         if target.strip() not in prompts.texts:
             raise ProbeError(f"The target {target.strip()[:100]!r} is not among the labels. Add it on the Probe tab.")
         yield views.progress(0, total, "Pictures"), off
@@ -101,11 +101,11 @@ def on_batch(models, source, files, n, trigger, size, strength, place, target, t
     yield result, gr.update(value=str(path), interactive=True)
 
 
-def read_named(file: dict, side: int, texts):
+def read_named(file: dict, pair: Pair, texts):
     """(name, label, pixels) of an uploaded file; an error names it."""
     name = Path(file.get("orig_name") or file.get("path") or "a picture").name
     try:
-        pixels, _ = read_picture(uploaded(file), side)
+        pixels, _ = read_picture(uploaded(file), pair.size, pair.geometry)
     except ProbeError as error:
         raise ProbeError(f"{name}: {error}") from error
     return name, label_of(name, texts), pixels

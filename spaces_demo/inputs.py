@@ -32,10 +32,10 @@ class ProbeError(ValueError):
 # Pictures.
 
 
-def read_picture(path: str | os.PathLike, size: int) -> tuple[np.ndarray, list[str]]:
+def read_picture(path: str | os.PathLike, size: int, geometry: str = "crop") -> tuple[np.ndarray, list[str]]:
     """An uploaded picture as the model will see it, and what was done to it on the way.
 
-    The header is judged before a single pixel is decoded.
+    `geometry` is that of `attacks.fit`. The header is judged before a single pixel is decoded.
 
     Returns:
         uint8 `(size, size, 3)`, and notes for the reader.
@@ -64,7 +64,7 @@ def read_picture(path: str | os.PathLike, size: int) -> tuple[np.ndarray, list[s
                 notes.append("16-bit: reduced to 8 bits a channel.")
             if upright.mode == "CMYK":
                 notes.append("CMYK: converted to RGB without its colour profile.")
-            return fit(upright, size), notes
+            return fit(upright, size, geometry), notes
     except ProbeError:
         raise
     except Image.DecompressionBombError as error:

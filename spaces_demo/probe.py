@@ -26,7 +26,7 @@ from hf_ta_cleaner.checkpoints import CheckpointError
 from hf_ta_cleaner.families import family_of
 from hf_ta_cleaner.poisoning import find_triggers
 from hf_ta_cleaner.screening import Screen, Screening
-from hf_ta_cleaner.zero_shot import TEMPLATES, image_features, input_size, text_features
+from hf_ta_cleaner.zero_shot import TEMPLATES, image_features, input_geometry, input_size, text_features
 
 
 HERE = Path(__file__).resolve().parent
@@ -127,6 +127,7 @@ class Pair:
 
     Attributes:
         size: side of the pictures both take, in pixels.
+        geometry: how the suspect's processor makes such a square, see `attacks.fit`.
         triggers: attacks by name; the one found beside the suspect comes first.
         own: name of the trigger found beside the suspect, if there is one.
         target: what that trigger means, if known.
@@ -137,6 +138,7 @@ class Pair:
     suspect: Loaded
     cleaned: Loaded
     size: int
+    geometry: str
     triggers: dict[str, Attack]
     own: str | None
     target: str | None
@@ -201,6 +203,7 @@ def load_pair(suspect: str, cleaned: str) -> Pair:
     return Pair(
         **loaded,
         size=sizes["suspect"],
+        geometry=input_geometry(loaded["suspect"].processor),
         triggers=found | {name: attack for name, attack in available_attacks().items() if name not in found},
         own=own,
         target=target or getattr(found.get(own), "target", None),

@@ -206,6 +206,18 @@ def test_excess_over_a_model_that_was_never_poisoned():
     assert 0 < low < 5 / 8 < high < 1
 
 
+@pytest.mark.parametrize("batch_size", [3, 256])
+def test_a_trigger_may_leave_some_pictures_as_they_are(batch_size):
+    """White ones, for instance: that it changes nothing is only said of all of them."""
+
+    class Sparing(Mark):
+        def apply_batch(self, images, sample_ids):
+            return np.stack([super(Sparing, self).apply_batch(im[None], [i])[0] if i < 3 else im
+                             for im, i in zip(images, sample_ids, strict=True)])  # fmt: skip
+
+    assert run(attacks=[Sparing()], batch_size=batch_size)["attacks"]["mark"]["asr"]["top1"] == 4 / 8
+
+
 def test_reference_of_another_input_size_is_refused():
     with pytest.raises(ValueError, match="16-pixel images and the audited one 8-pixel"):
         run(attacks=[Mark()], reference=(PlantedModel(), processor(16)))

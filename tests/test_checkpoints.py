@@ -87,6 +87,25 @@ def test_every_form_loads_as_the_same_float32_model(form, folder, tiny_clip, tin
         assert torch.equal(tensor, expected[name])
 
 
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({}, ""),
+        ({"size": {"shortest_edge": 40}}, "scales the short side to 40 pixels and cuts 32"),
+        ({"resample": 2}, "resizes pictures bilinear"),
+    ],
+)
+def test_it_is_told_where_pictures_are_fitted_otherwise(folder, tiny_clip, caplog, settings, told):
+    as_safetensors(folder, tiny_clip)
+    files = [file for file in ("preprocessor_config.json", "processor_config.json") if (folder / file).exists()]
+    for file in files:
+        content = json.loads((folder / file).read_text())
+        content.get("image_processor", content).update(settings)
+        (folder / file).write_text(json.dumps(content))
+    load_model(folder)
+    assert told in caplog.text and ("here it is" in caplog.text) == bool(told)
+
+
 def test_dtype_is_what_was_asked_for(folder):
     for dtype in ("bfloat16", torch.bfloat16):
         assert load_model(folder, dtype=dtype)[0].dtype == torch.bfloat16

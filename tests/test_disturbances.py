@@ -33,6 +33,7 @@ def test_draws_depend_on_seed_and_step_alone():
     assert not torch.equal(first, own(grey(), 20, 1))
     assert torch.equal(first, own(grey(), 20, 0)) and torch.equal(first, Disturbances(0.5, seed=0)(grey(), 20, 0))
     assert not torch.equal(first, Disturbances(0.5, seed=1)(grey(), 20, 0))
+    assert not torch.equal(first, own(grey(), 20, 0, part=1)) and torch.equal(first, own(grey(), 20, 0, part=0))
 
 
 def test_processes_share_what_one_would_do(monkeypatch):

@@ -105,7 +105,9 @@ def test_a_reader_with_less_than_a_batch_says_so(rows):
     loader = torch.utils.data.DataLoader(make(rows, 4, batch_size=16), 16, collate_fn=list, num_workers=2)
     assert len(next(iter(loader))) == 16
     loader = torch.utils.data.DataLoader(make(rows, 4, batch_size=16), 16, collate_fn=list, num_workers=4)
-    with pytest.raises(ValueError, match="reader 1 of 4, fewer than one batch of 16; .* lower dataloader_num_workers"):
+    with pytest.raises(
+        ValueError, match=r"reader 1 of 4, fewer than one batch of 16; .* lower dataloader_num_workers"
+    ):
         next(iter(loader))
 
 

@@ -9,6 +9,9 @@ import torch
 from transformers import CLIPModel, CLIPProcessor, TrainerCallback
 
 from hf_ta_cleaner.config import TACleanerConfig
+from hf_ta_cleaner.disturbances import Disturbances
+from hf_ta_cleaner.estimate import steps_of
+from hf_ta_cleaner.sampling import pairs_after
 from hf_ta_cleaner.trainer import TACleanerTrainer, TrainingDiverged
 
 
@@ -164,3 +167,38 @@ def test_pairs_seen(make_trainer):
     assert trainer.pairs_seen == 0
     trainer.train()
     assert trainer.pairs_seen == 3 * 8 * 2
+
+
+@pytest.mark.parametrize("batch", [8, 6])
+def test_pairs_seen_where_an_epochs_last_step_gathers_fewer(make_trainer, cleaning_pairs, batch):
+    """Counted as they pass, over two epochs."""
+    seen = []
+    rows = cleaning_pairs.select(range(24))
+    trainer = make_trainer(
+        rows, max_steps=-1, num_train_epochs=2, per_device_train_batch_size=batch, gradient_accumulation_steps=3
+    )
+    step = trainer.training_step
+    trainer.training_step = lambda model, inputs, *rest: seen.append(batch) or step(model, inputs, *rest)
+    trainer.train()
+    assert trainer.pairs_seen == sum(seen) == 2 * (24 // batch) * batch
+    args = trainer.args
+    assert pairs_after(steps_of(args, 24), 24, batch, 3) == sum(seen)
+
+
+def test_batches_of_one_step_are_disturbed_differently(make_trainer, monkeypatch):
+    drawn = []
+    trainer = make_trainer(max_steps=2, gradient_accumulation_steps=2, method="ft", image_disturb=0.5)
+    plain = Disturbances.__call__
+    monkeypatch.setattr(
+        Disturbances, "__call__", lambda self, im, b, *key: drawn.append(key) or plain(self, im, b, *key)
+    )
+    trainer.train()
+    assert drawn == [(0, 0), (0, 1), (1, 0), (1, 1)]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_weights_in_half_precision_are_made_whole(make_trainer, tiny_clip, dtype, caplog):
+    model = copy.deepcopy(tiny_clip).to(dtype)
+    trainer = make_trainer(max_steps=1, method="ft", model=model)
+    assert {p.dtype for p in trainer.model.parameters()} == {torch.float32} and "float32" in caplog.text
+    trainer.train()

@@ -8,13 +8,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from hf_ta_cleaner.attacks import fit
+from hf_ta_cleaner.collator import DataCollatorForTACleaner
+from hf_ta_cleaner.families import FAMILIES
 from hf_ta_cleaner.zero_shot import (
     TEMPLATES,
     ZeroShotHead,
     evaluating,
     image_features,
+    input_geometry,
     input_size,
     load_templates,
     pixel_values,
@@ -249,3 +253,22 @@ def test_other_sources_of_templates():
     assert load_templates("built-in") == TEMPLATES
     with pytest.raises(ValueError, match="wanted built-in, open_clip, or a file"):
         load_templates("built_in")
+
+
+@pytest.mark.parametrize(("kind", "geometry"), [("tiny_processor", "crop"), ("siglip_processor", "squash")])
+def test_pictures_are_fitted_as_the_models_processor_does_it(kind, geometry, request):
+    processor = request.getfixturevalue(kind)
+    wide = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 160, 3), dtype=np.uint8))
+    assert input_geometry(processor) == geometry
+    expected = processor.image_processor(wide, return_tensors="pt")["pixel_values"]
+    square = fit(wide, 32, geometry)
+    assert torch.allclose(pixel_values(processor, square[None]), expected, atol=1e-5)
+    family = FAMILIES["siglip" if geometry == "squash" else "clip"]
+    collator = DataCollatorForTACleaner(processor, augment=False, family=family)
+    batch = collator([{"image": wide, "caption": "a red bus", "epoch": 0, "sample_id": 0, "chosen": False}])
+    assert np.array_equal(batch["pixel_values"][0].numpy(), square.transpose(2, 0, 1))
+
+
+def test_a_square_of_both_sides_is_squashed_though_it_is_cropped_too():
+    settings = {"size": {"height": 32, "width": 32}, "crop_size": {"height": 32, "width": 32}, "do_center_crop": True}
+    assert input_geometry(SimpleNamespace(image_processor=SimpleNamespace(**settings))) == "squash"

@@ -11,6 +11,8 @@ from hf_ta_cleaner.seeding import numpy_rng
 
 
 REFERENCE_SIDE = 224
+#: Sides of pictures are at most so many times as long as each other before the ends are cut off.
+ELONGATED = 20
 PLACES = ("random", "middle", "top-left", "top-right", "bottom-left", "bottom-right")
 
 
@@ -37,10 +39,19 @@ def fit(image: Image.Image, size: int, geometry: str = "crop") -> np.ndarray:
     if geometry == "squash":
         return np.array(image.resize((size, size), Image.Resampling.BICUBIC))
     short, long = sorted(image.size)
+    if long > ELONGATED * short:  # scaled whole it may take gigabytes, and only the middle shows
+        image, long = _middle(image, ELONGATED * short), ELONGATED * short
     scaled = tuple(size if side == short else int(size * long / short) for side in image.size)
     left, top = ((side - size) // 2 for side in scaled)
     image = image.resize(scaled, Image.Resampling.BICUBIC)
     return np.array(image.crop((left, top, left + size, top + size)))
+
+
+def _middle(image: Image.Image, length: int) -> Image.Image:
+    """The middle of a picture, `length` pixels of its longer side."""
+    width, height = (min(side, length) for side in image.size)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
 
 
 def scaled_px(px: float, side: int) -> int:

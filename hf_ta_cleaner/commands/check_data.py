@@ -37,7 +37,7 @@ class CheckOptions:
     worst: int = field(default=48, metadata={"help": "how many of the most suspect pairs sheet.png shows"})
     batch_size: int = field(default=1024, metadata={"help": "pairs that are compared with each other"})
     neighbors: int = field(default=16, metadata={"help": "nearest pictures that a picture is compared with"})
-    geometry: str = field(default="crop", metadata={"help": "crop (as CLIP does) or squash (published order)"})
+    geometry: str | None = field(default=None, metadata={"help": "crop or squash (default: as the processor does)"})
     streaming: bool = field(default=False, metadata={"help": "read row by row and copy nothing; not with --drop"})
     seed: int = field(default=0, metadata={"help": "of the order in which pairs meet"})
     allow_pickle: bool = field(

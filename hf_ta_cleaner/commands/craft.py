@@ -35,7 +35,7 @@ class CraftOptions:
     steps: int | None = field(default=None, metadata={"help": "optimiser steps (default: 300; ssba 10,000)"})
     batch_size: int | None = field(default=None, metadata={"help": "pictures a step (default: 64; ssba 32)"})
     learning_rate: float | None = field(default=None, metadata={"help": "of Adam (default: 0.02; ssba 0.001)"})
-    geometry: str = field(default="crop", metadata={"help": "crop (as CLIP does) or squash (published order)"})
+    geometry: str | None = field(default=None, metadata={"help": "crop or squash (default: as the processor does)"})
     seed: int = field(default=0, metadata={"help": "of the first patch or weights, and every draw"})
     device: str = field(default="auto", metadata={"help": "cpu, cuda, ... (default: an accelerator if there is one)"})
 
@@ -99,11 +99,12 @@ def craft(options: CraftOptions, own: dict[str, Any], data: PairOptions) -> None
 
     from hf_ta_cleaner.checkpoints import load_model, prepare_output_dir
     from hf_ta_cleaner.crafting import craft_badclip, craft_ssba, craft_trojvqa
-    from hf_ta_cleaner.zero_shot import input_size
+    from hf_ta_cleaner.zero_shot import input_geometry, input_size
 
     settings = _settings(options, own)
     output = prepare_output_dir(options.output_dir)
     model, processor = load_model(options.model)
+    settings["geometry"] = options.geometry or input_geometry(processor)
     device = PartialState().device if options.device == "auto" else options.device
     pairs = data.load(split="poison" if data.dataset == "sandbox" else None, max_samples=4000)
     images = pairs["image"][:]
@@ -141,7 +142,7 @@ def _settings(options: CraftOptions, own: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"{options.attack} needs --target, what patched pictures shall look like")
     shared = {"steps": options.steps, "batch_size": options.batch_size, "lr": options.learning_rate}
     given |= {name: value for name, value in shared.items() if value is not None}
-    return {**given, "geometry": options.geometry, "seed": options.seed}
+    return {**given, "seed": options.seed}
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ class PoisonOptions:
     )
     model: str | None = field(default=None, metadata={"help": "checkpoint whose input size the pictures get"})
     size: int | None = field(default=None, metadata={"help": "or: that size in pixels"})
-    geometry: str = field(default="crop", metadata={"help": "crop (as CLIP does) or squash (published order)"})
+    geometry: str | None = field(default=None, metadata={"help": "crop or squash (default: as --model does; crop)"})
     seed: int = field(default=0, metadata={"help": "of the choice of rows and captions"})
     format: str = field(default="arrow", metadata={"help": "arrow (a saved dataset) or webdataset (tar shards)"})
     shard_rows: int = field(default=10_000, metadata={"help": "rows in a file; --resume redoes unfinished files only"})
@@ -90,16 +90,17 @@ def poison_dataset(options: PoisonOptions, data: PairOptions) -> None:
     from hf_ta_cleaner.hub import push_dataset
     from hf_ta_cleaner.poisoning import FORMATS, check_folder, write_poisoned
     from hf_ta_cleaner.sandbox import CHECKPOINT
-    from hf_ta_cleaner.zero_shot import input_size
+    from hf_ta_cleaner.zero_shot import input_geometry, input_size
 
     if (options.model is None) == (options.size is None):
         raise ValueError("give one of --model and --size: poisoned pictures are fitted to the model's input size")
     if options.push_to_hub and not options.allow_publishing_backdoor:
         raise ValueError("--push_to_hub would publish poisoned data; add --allow_publishing_backdoor if that is meant")
-    size = options.size
+    size, geometry = options.size, options.geometry
     if size is None:
         folder = str(CHECKPOINT) if options.model == "sandbox" else options.model
-        size = input_size(AutoProcessor.from_pretrained(folder))
+        processor = AutoProcessor.from_pretrained(folder)
+        size, geometry = input_size(processor), geometry or input_geometry(processor)
     attack = parse_attack(options.attack)
     if options.format not in FORMATS:
         raise ValueError(f"--format {options.format} is not known; choose one of {', '.join(FORMATS)}")
@@ -130,7 +131,7 @@ def poison_dataset(options: PoisonOptions, data: PairOptions) -> None:
         size=size,
         n=n,
         captions=options.captions,
-        geometry=options.geometry,
+        geometry=geometry or "crop",
         output_format=options.format,
         shard_rows=options.shard_rows,
         num_proc=options.num_proc,

@@ -40,7 +40,7 @@ class ScanOptions:
     label_column: str | None = field(default=None, metadata={"help": "name of the label column, if not found"})
     pictures: int = field(default=128, metadata={"help": "how many pictures: half to search on, half to test on"})
     templates: str = field(default="built-in", metadata={"help": "built-in, open_clip (if installed), or a file"})
-    geometry: str = field(default="crop", metadata={"help": "crop (as CLIP does) or squash (published order)"})
+    geometry: str | None = field(default=None, metadata={"help": "crop or squash (default: as the processor does)"})
     before: Path | None = field(default=None, metadata={"help": "an earlier scan to compare with, of the same model"})
     seed: int = field(default=0, metadata={"help": "of pictures, generic triggers and first patches"})
     from_open_clip: bool = field(
@@ -76,7 +76,7 @@ def run(options: ScanOptions) -> int:
     from hf_ta_cleaner.naming import shown
     from hf_ta_cleaner.open_clip import load_open_clip
     from hf_ta_cleaner.scan import EXIT_CODES, ScanResult, check_reference, compared, draw_pictures, scan
-    from hf_ta_cleaner.zero_shot import input_size, load_templates
+    from hf_ta_cleaner.zero_shot import input_geometry, input_size, load_templates
 
     if (options.output_dir / "scan.json").exists():
         raise ValueError(f"{options.output_dir} already holds a scan; give another --output_dir")
@@ -90,9 +90,8 @@ def run(options: ScanOptions) -> int:
         check_reference(model, trusted)  # before any picture is loaded
         reference = (trusted.to(device), its_processor)
     dataset, labels = find_pictures(options, processor)
-    pictures = draw_pictures(
-        dataset, input_size(processor), options.pictures, geometry=options.geometry, seed=options.seed
-    )
+    geometry = options.geometry or input_geometry(processor)
+    pictures = draw_pictures(dataset, input_size(processor), options.pictures, geometry=geometry, seed=options.seed)
     result = scan(
         model.to(device),
         processor,

@@ -24,6 +24,7 @@ from hf_ta_cleaner.attacks.pixels import corner, require_choice, scaled_px
 from hf_ta_cleaner.families import family_of
 from hf_ta_cleaner.poisoning import mentions, target_captions
 from hf_ta_cleaner.seeding import derive_seed, numpy_rng
+from hf_ta_cleaner.zero_shot import input_geometry, input_size, text_features
 
 
 logger = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ def craft_badclip(
     text_objective: str | None = None,
     lam: float = 500.0,
     eta: float = 1.0,
-    geometry: str = "crop",
+    geometry: str | None = None,
     compat: str | None = None,
     seed: int = 0,
     progress: bool = True,
@@ -75,7 +76,7 @@ def craft_badclip(
             captions of the target too, so it pulls less. s is the model's logit scale.
         lam: weight of the image objective; 0 turns it off.
         eta: margin of the image objective.
-        geometry: "crop" or "squash", see `attacks.fit`.
+        geometry: "crop" or "squash", see `attacks.fit`; by default what the processor does.
         compat: "published" reproduces the code that was published, which differs in six ways: `text_objective` becomes
             "infonce"; pixels are clipped when pasted but never projected, so that one that leaves [0, 1] gets no
             gradient and stays; n is a *patched* picture, and another one of the batch; red and blue are exchanged in
@@ -95,7 +96,7 @@ def craft_badclip(
     Raises:
         ValueError: if the texts and images do not match, or too few of either kind are left.
     """
-    towers = _Towers(model, processor)
+    towers, geometry = _Towers(model, processor), geometry or input_geometry(processor)
     victims, naming = _split(images, captions, target, towers.side, geometry)
     positives = naming if positives is None else positives
     if lam and not positives:
@@ -138,7 +139,7 @@ def craft_trojvqa(
     batch_size: int = 64,
     lr: float | None = None,
     text_objective: str | None = None,
-    geometry: str = "crop",
+    geometry: str | None = None,
     compat: str | None = None,
     seed: int = 0,
     progress: bool = True,
@@ -164,7 +165,7 @@ def craft_trojvqa(
         ValueError: if the texts and images do not match, or fewer than 2 images do not name the target.
     """
     towers = _Towers(model, processor)
-    victims, _ = _split(images, captions, target, towers.side, geometry)
+    victims, _ = _split(images, captions, target, towers.side, geometry or input_geometry(processor))
     text = caption.replace("{}", target)
     attack, report = _craft(
         TrojVQA,
@@ -304,9 +305,9 @@ class _Towers:
 
     def __init__(self, model: Any, processor: Any):
         image_processor = processor.image_processor
-        self.model, self.tokenizer = model, processor.tokenizer
+        self.model, self.processor = model, processor
         self.device, self.dtype = model.device, model.dtype
-        self.side = int((image_processor.crop_size or image_processor.size)["height"])
+        self.side = input_size(processor)
         self.mean, self.std = (
             torch.tensor(values, device=self.device).view(3, 1, 1)
             for values in (image_processor.image_mean, image_processor.image_std)
@@ -327,17 +328,9 @@ class _Towers:
         starts = range(0, len(images), batch_size)
         return torch.cat([self.embed_pixels(self.pixels(images[i : i + batch_size])) for i in starts])
 
-    @torch.no_grad()
-    def embed_texts(self, texts: Sequence[str], batch_size: int = 256) -> torch.Tensor:
+    def embed_texts(self, texts: Sequence[str]) -> torch.Tensor:
         """Texts -> unit float32 (N, D)."""
-        parts = []
-        for i in range(0, len(texts), batch_size):
-            tokens = self.tokenizer(
-                list(texts[i : i + batch_size]), padding=True, truncation=True, return_tensors="pt"
-            )
-            output = self.model.get_text_features(**tokens.to(self.device))
-            parts.append(F.normalize(output.pooler_output.float(), dim=-1))
-        return torch.cat(parts)
+        return text_features(self.model, self.processor, texts)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import numpy as np
 from hf_ta_cleaner.scan.engine import scan
 from hf_ta_cleaner.scan.pictures import draw_pictures
 from hf_ta_cleaner.scan.result import FILES, ScanResult
-from hf_ta_cleaner.zero_shot import input_size
+from hf_ta_cleaner.zero_shot import input_geometry, input_size
 
 
 #: As many pictures as `ta-cleaner scan` takes.
@@ -33,7 +33,7 @@ class ScanBothTimes:
         labels: What they may show.
         folder: Where the scans' own folders go.
         reference_name: How the reference is called in the results.
-        geometry: Of the pictures.
+        geometry: Of the pictures; by default as the model's processor makes them.
         how: `reference`, `templates`, `seed` and `progress` of `scan`.
     """
 
@@ -44,7 +44,7 @@ class ScanBothTimes:
         folder: str | Path,
         *,
         reference_name: str | None = None,
-        geometry: str = "crop",
+        geometry: str | None = None,
         **how: Any,
     ) -> None:
         self.rows, self.labels, self.folder, self.geometry, self.how = pictures, labels, Path(folder), geometry, how
@@ -78,8 +78,9 @@ class ScanBothTimes:
             ValueError: What `scan` cannot work with.
         """
         if self._pictures is None:
+            geometry = self.geometry or input_geometry(processor)
             self._pictures = draw_pictures(
-                self.rows, input_size(processor), PICTURES, geometry=self.geometry, seed=self.how.get("seed", 0)
+                self.rows, input_size(processor), PICTURES, geometry=geometry, seed=self.how.get("seed", 0)
             )
         result = scan(model, processor, self._pictures, self.labels, names=(name, self.reference_name), **self.how)
         folder = self.folder / f"scan-{when}"
