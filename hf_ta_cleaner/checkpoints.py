@@ -327,14 +327,15 @@ def _load_weights(folder: Path, model_id: Any, dtype: str | torch.dtype | None, 
         logger.warning("%s has no safetensors: its .bin files are %s.", model_id, how)
     options = {"dtype": torch.float32 if dtype is None else dtype, "output_loading_info": True}
     try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, return_dict=True)
+        config._attn_implementation = "sdpa"  # not what the files ask for: their kernel may not be here
         if allow_pickle and not is_safe:
             # Read here: `from_pretrained` loads files as weights only, whatever its `weights_only` says.
-            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
             kind = type(AutoModel.from_config(config))
             model, loading = kind.from_pretrained(None, config=config, state_dict=_unpickle(folder), **options)
         else:
             options |= {"use_safetensors": is_safe, "weights_only": True, "trust_remote_code": False}
-            model, loading = AutoModel.from_pretrained(folder, **options)
+            model, loading = AutoModel.from_pretrained(folder, config=config, **options)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"The .bin weights of '{model_id}' are damaged, or hold more than weights and would run code when opened. "

@@ -106,6 +106,18 @@ def test_it_is_told_where_pictures_are_fitted_otherwise(folder, tiny_clip, caplo
     assert told in caplog.text and ("here it is" in caplog.text) == bool(told)
 
 
+@pytest.mark.parametrize("form", [as_safetensors, as_old_bin])
+def test_what_a_config_asks_of_the_machine_is_not_done(form, folder, tiny_clip, photos, tmp_path):
+    form(folder, tiny_clip)
+    set_json(folder / "config.json", attn_implementation="flash_attention_2", return_dict=False)
+    model, processor = load_model(folder, allow_pickle=True)
+    inputs = processor(text=["a dog"], images=photos[:1], return_tensors="pt")
+    assert torch.equal(model(**inputs).logits_per_image, tiny_clip(**inputs).logits_per_image)
+    save_model(model, processor, tmp_path / "saved")
+    written = json.loads((tmp_path / "saved" / "config.json").read_text())
+    assert "attn_implementation" not in written and written.get("return_dict", True)
+
+
 def test_dtype_is_what_was_asked_for(folder):
     for dtype in ("bfloat16", torch.bfloat16):
         assert load_model(folder, dtype=dtype)[0].dtype == torch.bfloat16
