@@ -8,9 +8,9 @@ import numpy as np
 from datasets import Dataset, Image
 
 from . import sandbox
-from .cli import PairOptions
 from .config import TACleanerConfig
 from .data import DEFAULT_MAX_SAMPLES, DEFAULT_PAIRS, clean_rows, load_pairs, stream_pairs
+from .options import PairOptions
 from .streaming import CleaningStream
 
 

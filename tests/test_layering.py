@@ -120,8 +120,9 @@ LAYERS: dict[str, set[str]] = {
     "proof": {"audit", "examples", "linear_probe", "retrieval_audit", "zero_shot"},
     "estimate": {"config", "sampling"},
     "advice": {"report"},
-    "cli": {"checkpoints", "classnames", "data", "poisoning", "proof", "zero_shot"},
-    "cleaning_data": {"cli", "config", "data", "sandbox", "streaming"},
+    "cli": set(),
+    "options": {"checkpoints", "classnames", "data", "poisoning", "proof", "zero_shot"},
+    "cleaning_data": {"options", "config", "data", "sandbox", "streaming"},
 }
 
 #: On the defender's side a trigger is unknown: of `attacks`, these take only the geometry of a picture.

@@ -24,8 +24,8 @@ from datasets.fingerprint import Hasher
 from PIL import Image
 
 from hf_ta_cleaner.attacks import Attack, BadCLIP, BadNet, Blended, fit
-from hf_ta_cleaner.cli import PairOptions
 from hf_ta_cleaner.data import load_pairs, stream_pairs, to_rgb
+from hf_ta_cleaner.options import PairOptions
 from hf_ta_cleaner.poisoning import (
     TEMPLATES,
     Draw,

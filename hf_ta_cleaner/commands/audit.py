@@ -15,7 +15,8 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hf_ta_cleaner.cli import CommandParser, EvalOptions, fail, set_up_logging
+from hf_ta_cleaner.cli import CommandParser, fail, set_up_logging
+from hf_ta_cleaner.options import EvalOptions
 
 
 @dataclass

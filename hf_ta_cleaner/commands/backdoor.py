@@ -20,8 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hf_ta_cleaner.cli import CommandParser, EvalOptions, PairOptions, fail, set_up_logging
+from hf_ta_cleaner.cli import CommandParser, fail, set_up_logging
 from hf_ta_cleaner.config import TACleanerConfig
+from hf_ta_cleaner.options import EvalOptions, PairOptions
 
 
 logger = logging.getLogger(__name__)

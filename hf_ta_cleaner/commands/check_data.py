@@ -17,7 +17,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hf_ta_cleaner.cli import CommandParser, PairOptions, fail, set_up_logging
+from hf_ta_cleaner.cli import CommandParser, fail, set_up_logging
+from hf_ta_cleaner.options import PairOptions
 
 
 SUSPECT = 3

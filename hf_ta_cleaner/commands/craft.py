@@ -17,7 +17,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hf_ta_cleaner.cli import CommandParser, PairOptions, fail, set_up_logging
+from hf_ta_cleaner.cli import CommandParser, fail, set_up_logging
+from hf_ta_cleaner.options import PairOptions
 
 
 ATTACKS = ("badclip", "trojvqa", "ssba")

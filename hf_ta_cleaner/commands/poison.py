@@ -23,7 +23,8 @@ import tarfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hf_ta_cleaner.cli import CommandParser, PairOptions, fail, set_up_logging
+from hf_ta_cleaner.cli import CommandParser, fail, set_up_logging
+from hf_ta_cleaner.options import PairOptions
 
 
 @dataclass
