@@ -20,8 +20,8 @@ def advice(report: Report, folder: str | Path) -> str:
         return _by_scan(report.scan, folder)
     if not attacks:
         return (
-            f"Do not rely on {folder} yet: no trigger was tried on it; measure it with --eval_dataset and --trigger, "
-            "or search it with ta-cleaner scan."
+            f"Do not rely on {folder} yet: no trigger was tried on it; measure it with ta-cleaner audit --model "
+            f"{folder} --eval_dataset PICTURES --trigger NAME --target CLASS, or search it with ta-cleaner scan."
         )
     took = [name for name, entry in attacks.items() if _excess(entry) >= CLOSE]
     if not took:

@@ -88,7 +88,8 @@ def target_of(name: str, attack, target: str | Mapping[str, str] | None) -> str:
     target = target or getattr(attack, "target", None)
     if target is None:
         raise ValueError(
-            f'Attack "{name}" has no target. Pass target="a class name", or target={{"{name}": "a class name"}}.'
+            f'Attack "{name}" has no target. Give the name of a class: --target, in Python target="a class name" or '
+            f'target={{"{name}": "a class name"}}.'
         )
     return target
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import numpy as np
-from datasets import Dataset, Image
+from datasets import Dataset, Image, IterableDataset
 
 from . import sandbox
 from .config import TACleanerConfig
@@ -70,6 +71,34 @@ def cleaning_pairs(pairs: PairOptions, *, held_out: int, seed: int) -> tuple[Dat
     return train.select(order[held_out:]), train.select(order[:held_out])
 
 
+def few_pairs(pairs: PairOptions, enough: int, *, held_out: int, seed: int) -> tuple[Dataset, int]:
+    """Some of the pairs that `cleaning_pairs` would train on, and how many those are: for an estimate.
+
+    Of a Hub id whose size is known only the first `enough` rows are fetched; of all else, everything.
+    """
+    amount = None
+    if pairs.dataset != "sandbox" and not Path(pairs.dataset).expanduser().exists():
+        stream, amount = _stream(pairs, seed)
+    if amount is None or isinstance(stream, Dataset):
+        train, _ = cleaning_pairs(pairs, held_out=held_out, seed=seed)
+        return train, len(train)
+    logger.info("%s: %s pairs, of which the first %d are looked at", pairs.dataset, f"{amount:,}", enough)
+    rows = Dataset.from_list(list(stream.take(enough)), features=stream.features)
+    readable = clean_rows(rows.cast_column("image", Image()), max_share=pairs.max_unreadable)[0]
+    return readable, amount if pairs.dataset == DEFAULT_PAIRS else amount - min(held_out, amount // 20)
+
+
+def _stream(pairs: PairOptions, seed: int) -> tuple[Dataset | IterableDataset, int | None]:
+    return stream_pairs(
+        pairs.dataset,
+        split=pairs.split,
+        image_column=pairs.image_column,
+        caption_column=pairs.caption_column,
+        max_samples=pairs.max_samples,
+        seed=seed,
+    )
+
+
 def cleaning_stream(
     pairs: PairOptions, args: TACleanerConfig, *, held_out: int
 ) -> tuple[CleaningStream, Dataset | None]:
@@ -81,13 +110,7 @@ def cleaning_stream(
     """
     if pairs.max_samples is not None:
         raise ValueError("--streaming has no end of its own: give --max_steps, and leave --max_samples out")
-    stream, amount = stream_pairs(
-        pairs.dataset,
-        split=pairs.split,
-        image_column=pairs.image_column,
-        caption_column=pairs.caption_column,
-        seed=args.seed,
-    )
+    stream, amount = _stream(pairs, args.seed)
     if isinstance(stream, Dataset):
         stream = stream.to_iterable_dataset(num_shards=min(len(stream), 32 * args.world_size))
     first, captions = None, frozenset()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import difflib
 import logging
 import os
 import shutil
@@ -46,7 +47,7 @@ class CommandParser(HfArgumentParser):
         )
         run = self.add_argument_group("help and configuration")
         run.add_argument("--config", type=Path, metavar="FILE", help="YAML of any flag; flags given here win over it")
-        run.add_argument("--print_config", action="store_true", help="print the resolved configuration and stop")
+        run.add_argument("--print_config", action="store_true", help="print what was set, for --config, and stop")
         run.add_argument("-h", "--help", action="help", help="show this help")
         run.add_argument("--help-all", action=_HelpAll, help="also list the inherited training settings")
         inherited = {f.name for f in dataclasses.fields(TrainingArguments)} - set(common)
@@ -81,6 +82,16 @@ class CommandParser(HfArgumentParser):
             return self._build(namespace)
         except (ValueError, OSError) as error:
             self.error(str(error))
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the program; a misspelt flag is told what it may have meant."""
+        flags = [option for action in self._actions for option in action.option_strings]
+        if message.startswith("unrecognized arguments: "):
+            wrong = [word.partition("=")[0] for word in message.split()[2:] if word.startswith("--")]
+            close = [(word, difflib.get_close_matches(word, flags, n=1)) for word in wrong]
+            meant = [f"{found[0]} for {word}" for word, found in close if found]
+            message += f"; did you mean {', '.join(meant)}?" if meant else "; --help lists what there is"
+        super().error(message)
 
     def _apply(self, path: Path) -> None:
         """Makes the file's values the defaults."""

@@ -76,6 +76,7 @@ def estimate(
     make_trainer: Callable[[TACleanerConfig, Any], Any],
     args: TACleanerConfig,
     pairs,
+    amount: int | None = None,
     *,
     runs: tuple[int, int] = (1, 1),
 ) -> Estimate:
@@ -84,13 +85,15 @@ def estimate(
     Args:
         make_trainer: (settings, pairs) -> a trainer of a copy of the model, which these steps change.
         args: the settings of the whole run.
-        pairs: its training data; the first ones are trained on.
+        pairs: its training data, or the first `pairs_timed` of them, which are trained on.
+        amount: how many there are; by default all of `pairs`.
 
     Raises:
         ValueError: what the trainer raises for data or settings it cannot work with.
     """
     batch, accumulation = args.train_batch_size * args.world_size, args.gradient_accumulation_steps
-    steps = steps_of(args, len(pairs))
+    amount = len(pairs) if amount is None else amount
+    steps = steps_of(args, amount)
     few = min(steps, TIMED_STEPS + 1)
     clock = _Clock(args.device)
     if args.device.type == "cuda":
@@ -108,9 +111,9 @@ def estimate(
     timed = clock.seconds[1:] or clock.seconds
     memory, kind = _memory(args.device)
     return Estimate(
-        pairs=len(pairs),
+        pairs=amount,
         steps=steps,
-        pairs_seen=pairs_after(steps, len(pairs), batch, accumulation),
+        pairs_seen=pairs_after(steps, amount, batch, accumulation),
         weights=sum(p.numel() for p in parameters),
         trained=sum(p.numel() for p in parameters if p.requires_grad),
         memory=memory,
@@ -120,6 +123,12 @@ def estimate(
         runs=runs,
         search=_search_steps(args),
     )
+
+
+def pairs_timed(args: TACleanerConfig) -> int:
+    """Pairs that the timed steps take, and a batch more in case some cannot be read."""
+    batch = args.train_batch_size * args.world_size
+    return batch * (args.gradient_accumulation_steps * (TIMED_STEPS + 1) + 1)
 
 
 def steps_of(args: TACleanerConfig, pairs: int) -> int:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -110,20 +113,22 @@ class EvalOptions:
     def _labelled(self, split: str | None, max_samples: int | None) -> Dataset:
         from .data import clean_rows, load_labelled
 
-        pictures = load_labelled(
-            self.eval_dataset,
-            split=split,
-            image_column=self.eval_image_column,
-            label_column=self.eval_label_column,
-            classnames_file=self.classnames_file,
-            max_samples=max_samples,
-        )
-        return clean_rows(pictures)[0]
+        with _flags_of("eval"):
+            pictures = load_labelled(
+                self.eval_dataset,
+                split=split,
+                image_column=self.eval_image_column,
+                label_column=self.eval_label_column,
+                classnames_file=self.classnames_file,
+                max_samples=max_samples,
+            )
+            return clean_rows(pictures)[0]
 
     def auditor(
         self, suspect: str, pictures: Dataset, *, batch_size: int, seed: int, device, progress: bool = True
     ) -> Proof:
         """`(model, processor) -> (report section, predictions)` for these options; checks the triggers now."""
+        from .audit_inputs import target_id, target_of
         from .checkpoints import load_model
         from .data import text_head_cache
         from .poisoning import find_triggers
@@ -131,6 +136,8 @@ class EvalOptions:
         from .zero_shot import load_templates
 
         attacks, self.target = find_triggers(suspect, self.trigger, self.target)
+        for name, attack in attacks.items():  # not after hours
+            target_id(target_of(name, attack, self.target), pictures.features["label"].names)
         if not attacks:
             logger.warning(
                 "no trigger was named with --trigger and none lies beside %s: only clean accuracy is measured, "
@@ -161,10 +168,24 @@ class EvalOptions:
 
         if self.retrieval_dataset is None:
             return None
-        captioned = load_captioned(
-            self.retrieval_dataset,
-            split=self.retrieval_split,
-            caption_column=self.retrieval_caption_column,
-            max_samples=self.max_retrieval_samples,
-        )
-        return clean_rows(captioned)[0]
+        with _flags_of("retrieval"):
+            captioned = load_captioned(
+                self.retrieval_dataset,
+                split=self.retrieval_split,
+                caption_column=self.retrieval_caption_column,
+                max_samples=self.max_retrieval_samples,
+            )
+            return clean_rows(captioned)[0]
+
+
+@contextmanager
+def _flags_of(group: str) -> Iterator[None]:
+    """Errors about data name the flags of pairs; inside, those of this group, `--eval_split` and so on."""
+    from .data import DataError
+
+    try:
+        yield
+    except DataError as error:
+        text = re.sub(r"--(split|image_column|caption_column|label_column)\b", rf"--{group}_\1", str(error))
+        text = text.replace("Name it with --retrieval_image_column", "Rename one of them to image")
+        raise DataError(text.replace(", or allow a larger share with --max_unreadable", "")) from error

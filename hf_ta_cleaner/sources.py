@@ -114,8 +114,9 @@ def find_columns(
         if len(matches) != 1:
             problem = f"several columns that may hold the {role} ({', '.join(matches)})" if matches else f"no {role}"
             problem = f"no column '{given}'" if given else problem
-            listed = ", ".join(map(str, names))
-            raise DataError(f"'{source}' has {problem}; found: {listed}. Name it with --{role}_column.")
+            found = ", ".join(map(str, names))
+            wanted = "" if given or matches else f" Wanted one called {', '.join(sorted(COLUMN_NAMES[role]))}."
+            raise DataError(f"'{source}' has {problem}; found: {found}.{wanted} Name it with --{role}_column.")
         found[role] = matches[0]
     if len(set(found.values())) < len(found):
         raise DataError(f"'{source}': {found} names one column twice. Wanted one each of: {', '.join(names)}.")
@@ -158,9 +159,12 @@ def _local_splits(path: Path, columns: Columns, cache_dir: Cache, lazily: bool) 
     if tables:
         groups = _by_split(root, tables)
         return {split: partial(_open_tables, part, columns, cache_dir) for split, part in groups.items()}
-    images = [f for f in files if f.suffix.lower() in IMAGE_SUFFIXES]
-    if images and "label" in columns:
+    if (images := [f for f in files if f.suffix.lower() in IMAGE_SUFFIXES]) and "label" in columns:
         return _class_folders(root, images, cache_dir)
+    if images and set(columns) == {"image"}:
+        return {
+            "train": partial(_path_dataset, root, "image", {"image": [str(f.resolve()) for f in images]}, cache_dir)
+        }
     raise DataError(
         f"'{path}' holds {len(files)} files, {len(images)} of them images, in no form known here. Wanted: {FORMATS}. "
         "Images need a metadata.csv or metadata.jsonl beside them with the columns file_name and caption."
@@ -310,9 +314,7 @@ def _hub_splits(name: str, cache_dir: Cache, streaming: bool) -> Mapping[str, An
         return datasets.load_dataset(name, streaming=streaming, cache_dir=cache_dir)
     except (datasets.exceptions.DatasetNotFoundError, ConnectionError) as error:
         if isinstance(error, ConnectionError):
-            advice = (
-                "The Hub was not reached: check the network, unset HF_HUB_OFFLINE, or give a local folder or 'sandbox'"
-            )
+            advice = "The Hub was not reached: check the network, unset HF_HUB_OFFLINE, or give a local folder"
         else:
             advice = "Check the spelling; for a private or gated dataset ask for access and run `hf auth login`"
         raise DataError(f"'{name}' is no local path and could not be had from the Hub: {error}. {advice}.") from error

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from .checkpoints import last_checkpoint
+from .checkpoints import is_finished, last_checkpoint
 from .config import TACleanerConfig
 from .trainer import TACleanerTrainer, TrainingDiverged
 
@@ -236,7 +236,11 @@ def _run(
     trainer = make_trainer(settings)
     started, diverged = time.perf_counter(), False
     try:
-        trainer.train(resume_from_checkpoint=last_checkpoint(settings.output_dir) if resume else None)
+        checkpoint = last_checkpoint(settings.output_dir) if resume else None
+        if checkpoint is not None and is_finished(checkpoint):
+            trainer.load_weights(checkpoint)
+        else:
+            trainer.train(resume_from_checkpoint=checkpoint)
         utility = trainer.evaluate()["eval_clean_utility"]
     except TrainingDiverged as error:
         logger.info("strength %g: %s", strength, error)

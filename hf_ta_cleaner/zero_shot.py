@@ -131,7 +131,7 @@ def text_features(model: torch.nn.Module, processor, texts: Sequence[str], batch
     device = next(model.parameters()).device
     kind = getattr(getattr(model, "config", None), "model_type", None)
     family = FAMILIES.get(kind, FAMILIES["clip"])
-    if kind in FAMILIES:
+    if hasattr(getattr(model, "config", None), "text_config"):
         bound_texts(model, processor.tokenizer)
     features = []
     with evaluating(model):

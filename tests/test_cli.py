@@ -867,3 +867,130 @@ def test_resume_without_a_checkpoint_starts_anew(world, capsys):
     script("clean").main(cleaning(world, "--resume", "--method", "ft"))
     assert "no checkpoint to resume from" in capsys.readouterr().err
     assert Report.load(world.out).cost["pairs_seen"] == 16
+
+
+# ---------------------------------------------------------------------------------------------- told in time
+
+
+def refused(name: str, line, capsys) -> str:
+    """What the command says when it ends with an error."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        script(name).main([str(word) for word in line])
+    assert stop.value.code == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--trigger", "blended"),
+        ("--target", "banana"),
+        ("--reference", "sandbox"),
+        ("--linear_probe", 9),
+        ("--ca_baseline", "sandbox"),
+        ("--scan",),
+    ],
+)
+def test_what_needs_labelled_pictures_is_not_left_out_in_silence(world, capsys, flags):
+    said = refused("clean", cleaning(world, *flags), capsys)
+    assert f"{flags[0]}: needs labelled pictures; give --eval_dataset" in said and not world.out.exists()
+
+
+def test_a_budget_without_a_search_is_refused(world, capsys):
+    assert "--strength auto" in refused("clean", cleaning(world, "--utility_budget", 3), capsys)
+
+
+def test_a_baseline_that_is_not_there_is_told_before_the_training(world, capsys):
+    line = cleaning(world, "--eval_dataset", world.labelled, "--ca_baseline", world.out.parent / "nowhere")
+    said = refused("clean", line, capsys)
+    assert "nowhere' does not exist" in said and "train_loss" not in said
+    assert not list(world.out.glob("*.safetensors"))
+
+
+def test_a_misspelt_target_is_told_before_the_pairs_are_read(world, capsys):
+    labelled = ["--eval_dataset", world.labelled, "--trigger", "blended", "--target", "bannana"]
+    said = refused("clean", cleaning(world, *labelled), capsys)
+    assert "Close: banana" in said and "cleaning data" not in said
+
+
+def test_an_audit_looks_for_an_earlier_report_first(world, capsys):
+    world.out.mkdir()
+    (world.out / "report.json").write_text("{}")
+    line = ["--model", world.model, "--eval_dataset", world.labelled, "--output_dir", world.out]
+    said = refused("audit", line, capsys)
+    assert "already holds report.json; give another --output_dir" in said and "rows" not in said
+    assert (world.out / "report.json").read_text() == "{}"
+
+
+def test_errors_name_the_flags_of_what_they_are_about(world, capsys):
+    line = ["--model", world.model, "--output_dir", world.out]
+    said = refused("audit", [*line, "--eval_dataset", world.pairs], capsys)
+    assert "Name it with --eval_label_column" in said and "category, class, cls, label" in said
+    said = refused("audit", [*line, "--eval_dataset", world.pairs, "--eval_label_column", "kind"], capsys)
+    assert "no column 'kind'" in said and "--eval_label_column" in said
+    said = refused("audit", [*line, "--eval_dataset", world.labelled, "--eval_split", "dev"], capsys)
+    assert "Choose one of these with --eval_split" in said
+    retrieval = ["--retrieval_dataset", world.pairs, "--retrieval_caption_column", "words"]
+    said = refused("audit", [*line, "--eval_dataset", world.labelled, *retrieval], capsys)
+    assert "--retrieval_caption_column" in said
+    for file in world.labelled.glob("*/0.png"):
+        file.write_bytes(b"no picture")
+    assert "--max_unreadable" not in refused("audit", [*line, "--eval_dataset", world.labelled], capsys)
+
+
+def test_a_misspelt_flag_is_told_what_it_may_have_meant(world, capsys):
+    said = refused("clean", cleaning(world, "--datasett", "sandbox"), capsys)
+    assert "did you mean --dataset for --datasett?" in said
+    assert "--help lists what there is" in refused("clean", cleaning(world, "--zzzzzzzz"), capsys)
+
+
+def test_resuming_a_finished_run_trains_no_step_more(world):
+    """The report of a run that was cut off in its last audit is made, and no weight moves."""
+    line = cleaning(world, "--learning_rate", "1e-3", "--save_strategy", "steps", "--save_steps", 1)
+    line += ["--eval_dataset", str(world.labelled), "--trigger", "blended", "--target", "banana"]
+    script("clean").main(line)
+    before, report = weights(world.out), Report.load(world.out)
+    for name in ("report.json", "report.md", "report.html", "report.png", "model.safetensors"):
+        (world.out / name).unlink()
+    script("clean").main([*line, "--resume"])
+    after, again = weights(world.out), Report.load(world.out)
+    assert all((after[name] == weight).all() for name, weight in before.items())
+    assert again.cost["pairs_seen"] == report.cost["pairs_seen"] == 16 and again.after == report.after
+    assert sorted(p.name for p in world.out.glob("checkpoint-*")) == ["checkpoint-1", "checkpoint-2"]
+
+
+def test_pictures_alone_will_do_for_a_scan(world, tmp_path):
+    from hf_ta_cleaner.scan import draw_pictures, load_pictures
+
+    bare = tmp_path / "bare"
+    (bare / "deeper").mkdir(parents=True)
+    for i in range(3):
+        world.photos[i].save((bare if i else bare / "deeper") / f"{i}.png")
+    for source, n in ((bare, 3), (world.labelled, 12), (world.pairs, 24)):
+        rows = load_pictures(source)
+        assert rows.column_names == ["image"] and len(rows) == n
+        assert draw_pictures(rows, 16, 2).shape == (2, 16, 16, 3)
+
+
+def test_a_dry_run_fetches_few_rows_of_a_hub_id(world, monkeypatch, capsys):
+    """Four steps of eight pairs and a batch more, of a million."""
+    from datasets import Features, IterableDataset, Value
+    from datasets import Image as Picture
+
+    from hf_ta_cleaner import cleaning_data
+
+    taken = []
+
+    def rows():
+        for i in range(1_000_000):
+            taken.append(i)
+            yield {"image": {"bytes": (world.pairs / "01.png").read_bytes(), "path": None}, "caption": f"a dog {i}"}
+
+    features = Features({"image": Picture(decode=False), "caption": Value("string")})
+    stream = IterableDataset.from_generator(rows, features=features)
+    monkeypatch.setattr(cleaning_data, "stream_pairs", lambda *args, **kwargs: (stream, 1_000_000))
+    line = cleaning(world, "--dataset", "lab/pairs", "--max_steps", -1, "--num_train_epochs", 2, "--method", "ft")
+    script("clean").main([*line, "--dry_run"])
+    said = capsys.readouterr().out
+    assert "pairs: 999,000, seen 2.0 times" in said and len(taken) <= 8 * 5 + 1

@@ -70,7 +70,7 @@ LAYERS: dict[str, set[str]] = {
     "utility": {"attacks", "data", "retrieval", "zero_shot"},
     "tracking": {"report"},
     # Trouble whose trigger is not known: in a model, in pairs, on a picture.
-    "scan": {"attacks", "data", "families", "seeding", "zero_shot"},
+    "scan": {"attacks", "data", "families", "seeding", "sources", "zero_shot"},
     "pair_check": {"attacks", "data", "naming", "outliers", "regions", "seeding", "zero_shot"},
     "screening": {"seeding", "zero_shot"},
     # What is published, and said about it.
@@ -121,7 +121,8 @@ LAYERS: dict[str, set[str]] = {
     "estimate": {"config", "sampling"},
     "advice": {"report"},
     "cli": set(),
-    "options": {"checkpoints", "classnames", "data", "poisoning", "proof", "zero_shot"},
+    "options": {"audit_inputs", "checkpoints", "classnames", "data", "poisoning", "proof", "zero_shot"},
+    "cleaning_options": {"checkpoints", "config", "hub", "options", "tracking"},
     "cleaning_data": {"options", "config", "data", "sandbox", "streaming"},
 }
 

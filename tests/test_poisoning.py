@@ -88,8 +88,8 @@ def test_candidates_limit_the_draw_but_not_the_count():
         ({"count": 0}, "0 of 100 rows"),
         ({"count": 101}, "only 100 qualify"),
         ({"count": 3, "candidates": [1, 2, 500]}, "only 2 qualify"),
-        ({}, "either rate or count"),
-        ({"rate": 0.1, "count": 1}, "either rate or count"),
+        ({}, "either a rate or a count"),
+        ({"rate": 0.1, "count": 1}, "either a rate or a count"),
     ],
 )
 def test_impossible_draws_are_refused(kwargs, words):

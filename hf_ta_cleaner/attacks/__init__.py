@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def get_attack(name: str, **kwargs: Any) -> Attack:
         raise ValueError(f"There is no attack {name!r}; choose one of {', '.join(ATTACKS)}.")
     kind = ATTACKS[name]
     given = {**_parse_options(options, name), **kwargs}
-    known = list(kind.__dataclass_fields__)
+    known = [field.name for field in fields(kind)]
     unknown = sorted(set(given) - set(known))
     if unknown:
         raise ValueError(f"{name} has no parameter {', '.join(unknown)}; it knows {', '.join(known)}.")

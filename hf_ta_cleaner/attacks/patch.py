@@ -32,9 +32,9 @@ class CraftedPatch(Attack):
         super().__post_init__()
         if self.patch is None:
             raise ValueError(
-                f"{type(self).__name__} needs a crafted patch. Make one with craft_{self.name} of "
-                "hf_ta_cleaner.crafting, read a saved one with Attack.load(folder), or pass patch=... (array, PIL "
-                "image or path of a PNG)."
+                f"{type(self).__name__} needs a crafted patch. Make one with scripts/craft.py and name its folder; in "
+                f"Python with craft_{self.name} of hf_ta_cleaner.crafting, Attack.load(folder), or patch=... (array, "
+                "PIL image or path of a PNG)."
             )
         object.__setattr__(self, "patch", require_picture(self.patch))
         height, width, _ = self.patch.shape

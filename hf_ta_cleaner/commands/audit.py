@@ -66,13 +66,15 @@ def run(options: AuditOptions, data: EvalOptions) -> None:
     from hf_ta_cleaner.hub import push_report
     from hf_ta_cleaner.naming import is_hub_id, shown
     from hf_ta_cleaner.open_clip import load_open_clip
-    from hf_ta_cleaner.report import Report
+    from hf_ta_cleaner.report import FILES, Report
 
     repo_id = options.hub_model_id or options.model
     if options.push_report and not is_hub_id(repo_id):
         raise ValueError(
             f"--push_report needs a model on the Hub, got {repo_id}; name it with --hub_model_id owner/name"
         )
+    if there := [name for name in FILES if (options.output_dir / name).exists()]:
+        raise ValueError(f"{options.output_dir} already holds {', '.join(there)}; give another --output_dir")
     state = PartialState()
     device = state.device if options.device == "auto" else options.device
     pictures = data.load()

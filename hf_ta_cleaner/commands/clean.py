@@ -15,10 +15,10 @@ import copy
 import logging
 import shutil
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hf_ta_cleaner.cleaning_options import CleanOptions, check_options, prepare, settle_evaluation
 from hf_ta_cleaner.cli import CommandParser, fail, set_up_logging
 from hf_ta_cleaner.config import TACleanerConfig
 from hf_ta_cleaner.options import EvalOptions, PairOptions
@@ -43,50 +43,6 @@ COMMON = (
 )
 
 logger = logging.getLogger("hf_ta_cleaner")
-
-
-@dataclass
-class CleanOptions:
-    """What to clean."""
-
-    _argument_group_name = "model"
-
-    model: str = field(metadata={"help": "the suspect: Hub id or folder of a CLIP, or sandbox"})
-    allow_pickle: bool = field(
-        default=False, metadata={"help": "allow full unpickling of a .bin (runs code from the file)"}
-    )
-    from_open_clip: bool = field(
-        default=False,
-        metadata={"help": "--model is an open_clip checkpoint of the ViT family: Hub id, folder or file"},
-    )
-    allow_sandbox_data: bool = field(
-        default=False, metadata={"help": "clean another model than the sandbox's with the sandbox's drawn pictures"}
-    )
-    resume: bool = field(default=False, metadata={"help": "continue the interrupted run in --output_dir"})
-    streaming: bool = field(
-        default=False, metadata={"help": "read pairs as they are needed and keep none; wants --max_steps"}
-    )
-    strength: str = field(
-        default="1", metadata={"help": "multiplies rate and repel weight; auto: the most within the budget"}
-    )
-    utility_budget: float = field(
-        default=1.0, metadata={"help": "points of held-out clean utility that --strength auto may spend"}
-    )
-    merge_adapter: bool = field(
-        default=False, metadata={"help": "with --use_peft: save a whole model, the adapters merged into it"}
-    )
-    keep: str = field(default="last", metadata={"help": "last or best (by clean utility) checkpoint"})
-    validation_samples: int = field(
-        default=1000, metadata={"help": "held-out pairs for measuring clean utility; 0 for none"}
-    )
-    dry_run: bool = field(default=False, metadata={"help": "say what it would cost, by a few timed steps"})
-    check_data: bool = field(
-        default=True, metadata={"help": "look for poison in a sample of the cleaning pairs, and warn"}
-    )
-    scan: bool = field(default=False, metadata={"help": "also search both models for triggers that nobody named"})
-    ca_baseline: list[str] | None = field(
-        default=None, metadata={"help": "models whose clean accuracy also counts as what could be lost"}
-    )
 
 
 def make_parser() -> CommandParser:
@@ -115,7 +71,7 @@ def clean(
     """The whole road: check, load, audit, train, save, audit, report."""
     from hf_ta_cleaner.advice import advice
     from hf_ta_cleaner.audit import clean_accuracy_loss
-    from hf_ta_cleaner.checkpoints import load_model, save_model
+    from hf_ta_cleaner.checkpoints import is_finished, load_model, save_model
     from hf_ta_cleaner.cleaning_data import choose_dataset, cleaning_pairs, cleaning_stream
     from hf_ta_cleaner.estimate import steps_of
     from hf_ta_cleaner.hub import push_checkpoint, write_card
@@ -126,6 +82,7 @@ def clean(
     from hf_ta_cleaner.poisoning import RECORD
     from hf_ta_cleaner.report import Report, curves
     from hf_ta_cleaner.runs import RunLog, run_settings, save_config
+    from hf_ta_cleaner.sandbox import is_sandbox
     from hf_ta_cleaner.scan import ScanBothTimes
     from hf_ta_cleaner.strength import clear, train_strongest, with_strength
     from hf_ta_cleaner.tracking import AuditAround
@@ -133,11 +90,9 @@ def clean(
     from hf_ta_cleaner.utility import clean_utility
 
     if options.dry_run:
-        print(dry_run(options, pairs, args).text())
+        print(dry_run(options, pairs, proof, args).text())
         return
-    if options.scan and proof.eval_dataset is None:
-        raise ValueError("--scan needs pictures and the names of what they may show; give --eval_dataset")
-    checkpoint = prepare(options, args)
+    checkpoint = prepare(options, proof, args)
     log = RunLog(args.output_dir, settings, resume=options.resume, write=args.process_index == 0)
     automatic = options.strength == "auto"
     strong = args if automatic else with_strength(args, float(options.strength))
@@ -158,6 +113,11 @@ def clean(
     choose_dataset(
         pairs, options.model, processor, streaming=options.streaming, allow_sandbox=options.allow_sandbox_data
     )
+    if is_sandbox(processor) and "learning_rate" not in settings:
+        logger.warning(
+            "the rate of %g is for a real CLIP; the sandbox's is small and wants --config %s",
+            args.learning_rate, "scripts/configs/sandbox_clean.yaml",
+        )  # fmt: skip
     held = options.validation_samples
     if options.streaming:
         train, held_out = cleaning_stream(pairs, args, held_out=held)
@@ -185,6 +145,11 @@ def clean(
     before = recall_before = around = None
     if audit:  # all processes share the pictures
         before = audit(model, processor)
+        baselines = {"suspect": before[1].correct(1)}
+        for name in options.ca_baseline or []:
+            other, other_processor = load_model(name)
+            key = shown(name) if shown(name) not in baselines else name
+            baselines[key] = audit.accuracy(other.to(args.device), other_processor).correct(1)
     search = None
     if main_process and options.scan:
         search = ScanBothTimes.of(audit, args.output_dir, reference_name=shown(proof.reference))
@@ -203,11 +168,15 @@ def clean(
         )
         cost = found.cost()
     else:
-        if audit:
-            around = AuditAround(
-                trainer, before[0], lambda: audit(trainer.accelerator.unwrap_model(trainer.model), processor)
-            )
-        trainer.train(resume_from_checkpoint=checkpoint)
+        if checkpoint is not None and is_finished(checkpoint):
+            log.begin()
+            trainer.load_weights(checkpoint)
+        else:
+            if audit:
+                around = AuditAround(
+                    trainer, before[0], lambda: audit(trainer.accelerator.unwrap_model(trainer.model), processor)
+                )
+            trainer.train(resume_from_checkpoint=checkpoint)
         seconds = log.seconds_until(around.ended if around else time.perf_counter())
         cost = {"pairs_seen": trainer.pairs_seen, "seconds": seconds, "strength": float(options.strength)}
     model = trainer.accelerator.unwrap_model(trainer.model)
@@ -221,11 +190,6 @@ def clean(
     loss, after = None, None
     if audit:
         after = around.after if around else audit(model, processor)
-        baselines = {"suspect": before[1].correct(1)}
-        for name in options.ca_baseline or []:
-            other, other_processor = load_model(name)
-            key = shown(name) if shown(name) not in baselines else name
-            baselines[key] = audit.accuracy(other.to(args.device), other_processor).correct(1)
         loss = clean_accuracy_loss(after[1].correct(1), baselines)
     if not main_process:
         return
@@ -280,28 +244,29 @@ def clean(
         print(f"Pushed to {url}")
 
 
-def dry_run(options: CleanOptions, pairs: PairOptions, args: TACleanerConfig):
+def dry_run(options: CleanOptions, pairs: PairOptions, proof: EvalOptions, args: TACleanerConfig):
     """What the cleaning would cost: an `estimate.Estimate` from a few steps on a copy of the model."""
     from hf_ta_cleaner.checkpoints import load_model
-    from hf_ta_cleaner.cleaning_data import choose_dataset, cleaning_pairs
-    from hf_ta_cleaner.estimate import estimate
+    from hf_ta_cleaner.cleaning_data import choose_dataset, few_pairs
+    from hf_ta_cleaner.estimate import estimate, pairs_timed
     from hf_ta_cleaner.open_clip import load_open_clip
     from hf_ta_cleaner.strength import with_strength
     from hf_ta_cleaner.trainer import TACleanerTrainer
 
-    check_options(options, args)
+    check_options(options, proof, args)
     automatic = options.strength == "auto"
     load = load_open_clip if options.from_open_clip else load_model
     model, processor = load(options.model, allow_pickle=options.allow_pickle)
     choose_dataset(
         pairs, options.model, processor, streaming=options.streaming, allow_sandbox=options.allow_sandbox_data
     )
-    train, _ = cleaning_pairs(pairs, held_out=options.validation_samples, seed=args.seed)
+    train, amount = few_pairs(pairs, pairs_timed(args), held_out=options.validation_samples, seed=args.seed)
     strong = args if automatic else with_strength(args, float(options.strength))
     return estimate(
         lambda short, few: TACleanerTrainer(model, short, few, processing_class=processor),
         strong,
         train,
+        amount,
         runs=(2, 3) if automatic else (1, 1),  # what train_strongest usually takes
     )
 
@@ -321,74 +286,6 @@ def notes_on(options: CleanOptions, args: TACleanerConfig, cost: dict) -> list[s
             f"{cost['search_seconds']:,.0f} s."
         )
     return notes
-
-
-def prepare(options: CleanOptions, args: TACleanerConfig) -> str | None:
-    """Makes sure of options and output folder before anything expensive. Returns the checkpoint to resume from."""
-    from hf_ta_cleaner.checkpoints import last_checkpoint, prepare_output_dir
-    from hf_ta_cleaner.hub import claim
-
-    check_options(options, args)
-    if args.process_index == 0:
-        prepare_output_dir(args.output_dir, resume=options.resume)
-        if args.push_to_hub:
-            name = Path(args.output_dir).resolve().name
-            args.hub_model_id = claim(
-                args.hub_model_id, default=name, private=args.hub_private_repo, token=args.hub_token
-            )
-    if not options.resume or options.strength == "auto":
-        return None
-    checkpoint = last_checkpoint(args.output_dir)
-    if checkpoint is None:
-        logger.warning("%s holds no checkpoint to resume from; starting anew", args.output_dir)
-    return checkpoint
-
-
-def check_options(options: CleanOptions, args: TACleanerConfig) -> None:
-    """An error for options that contradict each other, or that want what is not installed."""
-    from hf_ta_cleaner.tracking import check_trackers
-
-    check_trackers(args.report_to)
-    if options.streaming and (args.max_steps < 1 or options.dry_run):
-        raise ValueError(
-            "--streaming has no end of its own: give --max_steps, and leave --dry_run out, which counts the pairs"
-        )
-    if options.keep not in ("last", "best"):
-        raise ValueError(f"--keep must be last or best, got {options.keep}")
-    if options.strength != "auto":
-        try:
-            float(options.strength)
-        except ValueError:
-            raise ValueError(f"--strength must be a positive number or auto, got {options.strength}") from None
-    elif not options.validation_samples:
-        raise ValueError("--strength auto measures on held-out pairs; give --validation_samples")
-    if options.merge_adapter and not args.use_peft:
-        raise ValueError("--merge_adapter merges the adapters of --use_peft, which was not given")
-    if args.push_to_hub and args.use_peft and not options.merge_adapter:
-        raise ValueError("--push_to_hub publishes whole models; add --merge_adapter to --use_peft")
-    if args.hub_strategy == "every_save" and (args.use_peft or options.strength == "auto"):
-        raise ValueError(
-            "--hub_strategy every_save pushes the checkpoints of one run of a whole model; leave it out with "
-            "--use_peft and with --strength auto"
-        )
-
-
-def settle_evaluation(options: CleanOptions, args: TACleanerConfig, *, has_utility: bool) -> None:
-    """Clean utility is measured whenever a checkpoint is written, unless the command line says otherwise."""
-    best_only = args.save_strategy == "best"
-    if (options.keep == "best" or best_only) and not has_utility:
-        raise ValueError(
-            "--keep best and --save_strategy best need held-out pairs; give --validation_samples or more data"
-        )
-    if has_utility and (args.eval_strategy == "no" or (options.keep == "best" and not best_only)):
-        # "best" waits for a measurement and asks for none itself.
-        args.eval_strategy, args.eval_steps = "epoch" if best_only else args.save_strategy, args.save_steps
-    if options.keep == "best":
-        if args.save_strategy == "no":
-            raise ValueError("--keep best needs checkpoints to choose from; got --save_strategy no")
-        args.load_best_model_at_end = True
-    if options.keep == "best" or best_only:
-        args.metric_for_best_model, args.greater_is_better = "clean_utility", True
 
 
 if __name__ == "__main__":

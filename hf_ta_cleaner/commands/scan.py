@@ -114,7 +114,8 @@ def run(options: ScanOptions) -> int:
 def find_pictures(options: ScanOptions, processor):
     """The rows with pictures, and the labels: those of the file, else those of the data, else None."""
     from hf_ta_cleaner import sandbox
-    from hf_ta_cleaner.data import DataError, load_labelled, load_pairs
+    from hf_ta_cleaner.data import DataError, load_labelled
+    from hf_ta_cleaner.scan import load_pictures
 
     if options.dataset is None:
         if not sandbox.is_sandbox(processor):
@@ -133,12 +134,7 @@ def find_pictures(options: ScanOptions, processor):
                 raise
     elif options.dataset == "sandbox":
         return load_labelled("sandbox", **amount), labels
-    try:
-        return load_pairs(options.dataset, **columns, **amount), labels
-    except DataError:
-        if labels is None:
-            raise
-        return load_labelled(options.dataset, **columns, **amount, label_column=options.label_column), labels
+    return load_pictures(options.dataset, **columns, **amount), labels
 
 
 def read_labels(file: Path) -> list[str]:

@@ -104,7 +104,7 @@ def choose_rows(
 def check_amount(rate: float | None, count: int | None) -> None:
     """Raise a ValueError unless exactly one of the two is given, and the rate is a share."""
     if (rate is None) == (count is None):
-        raise ValueError(f"Give either rate or count, got rate={rate} and count={count}.")
+        raise ValueError(f"Give either a rate or a count (--rate, --count), got rate={rate} and count={count}.")
     if rate is not None and not 0 < rate <= 1:
         hint = f" Did you mean {rate / 100:.2f}?" if 1 < rate <= 100 else ""
         raise ValueError(f"rate is a share of the data set in (0, 1], got {rate}.{hint}")

@@ -10,7 +10,7 @@ from hf_ta_cleaner.scan.both_times import ScanBothTimes
 from hf_ta_cleaner.scan.engine import MIN_LABELS, MIN_PICTURES, check_reference, scan
 from hf_ta_cleaner.scan.inversion import Patch, collapse, invert
 from hf_ta_cleaner.scan.panel import generic_triggers
-from hf_ta_cleaner.scan.pictures import draw_pictures
+from hf_ta_cleaner.scan.pictures import draw_pictures, load_pictures
 from hf_ta_cleaner.scan.result import ScanResult, compared
 from hf_ta_cleaner.scan.verdict import EXIT_CODES, NOTHING, SUSPICIOUS, UNSURE, Thresholds
 
@@ -32,5 +32,6 @@ __all__ = [
     "draw_pictures",
     "generic_triggers",
     "invert",
+    "load_pictures",
     "scan",
 ]

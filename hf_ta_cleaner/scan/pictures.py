@@ -1,15 +1,37 @@
-"""Pictures for a scan, from wherever `load_pairs` and `load_labelled` read; labels and captions are not looked at."""
+"""Pictures for a scan, from wherever `load_pairs` reads; labels and captions are not looked at."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 
 from hf_ta_cleaner.attacks import fit
 from hf_ta_cleaner.data import to_rgb
 from hf_ta_cleaner.seeding import numpy_rng
+from hf_ta_cleaner.sources import find_columns, open_source
+
+
+def load_pictures(
+    source: str | Path, *, split: str | None = None, image_column: str | None = None, max_samples: int | None = None
+) -> datasets.Dataset:
+    """Rows with the column `image`, and nothing else: what `load_pairs` takes, and a folder of pictures alone.
+
+    `split` defaults to "train", then "validation", then "test"; of a Hub id the first `max_samples` rows come.
+
+    Raises:
+        DataError: as `load_pairs`.
+    """
+    columns = {"image": image_column}
+    preferred = ("train", "validation", "test")
+    rows = open_source(source, columns, split=split, preferred=preferred, max_samples=max_samples, stream=True)
+    name = find_columns(str(source), rows.column_names, columns, rows.features)["image"]
+    rows = rows.select_columns([name])
+    rows = rows if name == "image" else rows.rename_column(name, "image")
+    return rows.cast_column("image", datasets.Image())
 
 
 def draw_pictures(dataset: Any, size: int, n: int, *, geometry: str = "crop", seed: int = 0) -> np.ndarray:
