@@ -30,8 +30,8 @@ _FREE = frozenset(
     "resume output_dir logging_steps logging_dir logging_strategy report_to disable_tqdm save_total_limit run_name "
     "dataloader_num_workers dataloader_prefetch_factor dataloader_pin_memory eval_strategy eval_steps eval_dataset "
     "eval_split eval_image_column eval_label_column classnames_file max_eval_samples templates trigger target "
-    "linear_probe probe_split retrieval_dataset retrieval_split retrieval_caption_column "
-    "max_retrieval_samples reference geometry ca_baseline per_device_eval_batch_size push_to_hub hub_model_id hub_private_repo hub_token "
+    "linear_probe probe_split retrieval_dataset retrieval_split retrieval_caption_column max_retrieval_samples "
+    "reference geometry ca_baseline per_device_eval_batch_size push_to_hub hub_model_id hub_private_repo hub_token "
     "hub_strategy utility_budget".split()
 )
 

@@ -102,7 +102,7 @@ def page(result: dict[str, Any]) -> str:
     blocks = [
         "# How fast is a cleaning step?",
         "Written by `python -m benchmarks.speed`; what is compared with what stands in "
-        "[README.md](README.md). Ratios hold on one machine; a second of one is not a second of another.",
+        "benchmarks/speed/README.md. Ratios hold on one machine; a second of one is not a second of another.",
         "\n".join(f"- {name}: {value}" for name, value in result["machine"].items()),
     ]
     if rate:
