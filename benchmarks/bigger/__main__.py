@@ -134,7 +134,9 @@ def main(argv: list[str] | None = None) -> None:
     world = QUICK if args.quick else FULL
     stages = plan(world, args.output_dir, args.seed)
     if args.plan:
-        print("\n".join(shlex.join(["python", *step.command]) for stage in stages for steps in stage for step in steps))
+        print(
+            "\n".join(shlex.join(["python", *step.command]) for stage in stages for steps in stage for step in steps)
+        )
         return
     started = time.monotonic()
     with ThreadPoolExecutor(len(ATTACKS)) as pool:

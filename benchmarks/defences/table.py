@@ -291,6 +291,15 @@ def to_markdown(matrix: dict[str, Any]) -> str:
     return "\n\n".join(part for part in parts if part) + f"\n\nMachine: {about}.\n"
 
 
+def _labels(strengths: Sequence[float], points: Sequence[Sequence[float]]) -> dict[tuple[float, ...], str]:
+    """What is written at which point; neighbours too close for a label each share one."""
+    labels: dict[tuple[float, ...], str] = {}
+    for strength, point in zip(strengths, points, strict=True):
+        near = next((p for p in labels if abs(p[0] - point[0]) < 0.3 and abs(p[1] - point[1]) < 3), None)
+        labels[near or tuple(point)] = f"{labels[near]}, {strength:g}" if near else f"{strength:g}"
+    return labels
+
+
 def draw_frontier(cells: Iterable[dict], path: Path) -> Path:
     """CA against ASR, a line per method along its ladder of strengths, a panel per attack."""
     from matplotlib.figure import Figure
@@ -310,8 +319,8 @@ def draw_frontier(cells: Iterable[dict], path: Path) -> Path:
                 seeds = "-".join(str(n) for n in sorted({min(counts), max(counts)}))
                 seeds += " seed" if max(counts) == 1 else " seeds"
                 axes.plot(*zip(*points, strict=True), marker="o", label=f"{method}, {seeds}")
-                for strength, point in zip(strengths, points, strict=True):
-                    axes.annotate(f"{strength:g}", point, fontsize=7, xytext=(3, 3), textcoords="offset points")
+                for place, label in _labels(strengths, points).items():
+                    axes.annotate(label, place, fontsize=7, xytext=(3, 3), textcoords="offset points")
         axes.set(title=row, xlabel="clean accuracy, %", ylabel="ASR@1, %", ylim=(-3, 107))
         axes.legend(fontsize=8)
     figure.savefig(path, dpi=120)
