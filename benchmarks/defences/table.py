@@ -314,13 +314,16 @@ def draw_frontier(cells: Iterable[dict], path: Path) -> Path:
             points = [
                 [100 * mean([c for c in here if c["strength"] == s], key) for key in ("ca", "asr")] for s in strengths
             ]
+            left = method in ("par", "ta-cleaner")  # of the line, so that labels of neighbours do not meet
             if points:
                 counts = [len([cell for cell in here if cell["strength"] == s]) for s in strengths]
                 seeds = "-".join(str(n) for n in sorted({min(counts), max(counts)}))
                 seeds += " seed" if max(counts) == 1 else " seeds"
-                axes.plot(*zip(*points, strict=True), marker="o", label=f"{method}, {seeds}")
+                (line,) = axes.plot(*zip(*points, strict=True), marker="o", label=f"{method}, {seeds}")
                 for place, label in _labels(strengths, points).items():
-                    axes.annotate(label, place, fontsize=7, xytext=(3, 3), textcoords="offset points")
+                    where = {"xytext": (-4 if left else 4, 3), "textcoords": "offset points"}
+                    where["ha"] = "right" if left else "left"
+                    axes.annotate(label, place, fontsize=7, color=line.get_color(), **where)
         axes.set(title=row, xlabel="clean accuracy, %", ylabel="ASR@1, %", ylim=(-3, 107))
         axes.legend(fontsize=8)
     figure.savefig(path, dpi=120)
