@@ -71,7 +71,7 @@ def test_a_cleaning_scans_both_models(world, pictures, capsys, more):  # noqa: F
 def test_without_pictures_there_is_nothing_to_scan_with(world, capsys):  # noqa: F811
     with pytest.raises(SystemExit) as stop:
         script("clean").main(cleaning(world, "--scan"))
-    assert stop.value.code == 2 and "--scan needs pictures" in capsys.readouterr().err
+    assert stop.value.code == 2 and "--scan: needs labelled pictures" in capsys.readouterr().err
     assert not world.out.exists()
 
 

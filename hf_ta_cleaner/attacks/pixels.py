@@ -12,7 +12,7 @@ from hf_ta_cleaner.seeding import numpy_rng
 
 REFERENCE_SIDE = 224
 #: Sides of pictures are at most so many times as long as each other before the ends are cut off.
-ELONGATED = 20
+ELONGATED = 100
 PLACES = ("random", "middle", "top-left", "top-right", "bottom-left", "bottom-right")
 
 
