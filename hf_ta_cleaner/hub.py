@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shlex
 import tempfile
 from collections.abc import Mapping
@@ -166,8 +167,11 @@ def holds_backdoor(folder: str | os.PathLike) -> bool:
     """Whether the checkpoint in a folder has a backdoor that was put there: its report, its card or a trigger say so.
 
     A cleaned model may lie beside the trigger it was cleaned of; its report or card tells it from a backdoored one.
+    A checkpoint of a run is what its run is.
     """
-    folder = Path(folder)
+    folder = Path(folder).resolve()
+    if re.fullmatch(r"checkpoint-\d+", folder.name) and holds_backdoor(folder.parent):
+        return True
     methods = {Report.load(folder).method} if (folder / "report.json").is_file() else set()
     tags = _card_tags(folder / CARD)
     if "backdoor" in methods or BACKDOORED in tags:
@@ -309,7 +313,8 @@ def push_report(folder: str | os.PathLike, repo_id: str, *, token: str | None = 
             if not index:
                 index.append({"name": repo_id.split("/")[-1], "results": []})
             fresh = eval_results_to_model_index("", eval_results(report))[0]["results"]
-            index[0]["results"] += [result for result in fresh if result not in index[0]["results"]]
+            known = index[0]["results"] = index[0].get("results") or []
+            known += [result for result in fresh if result not in known]
             metadata["model-index"] = index
             metadata_save(card, metadata)
             files = {CARD: card} | {f"{place}/{file.name}": file for file in _matching(folder, REPORT_FILES)}

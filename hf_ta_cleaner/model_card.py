@@ -73,7 +73,7 @@ def build_model_card(
         progress=progress,
         adapter=adapter,
         base=shown(settings.get("model")),
-        summary=_summary(settings, backdoored),
+        summary=_summary(settings, report, backdoored),
         eval_dataset=shown(settings.get("eval_dataset")),
         verdicts="\n".join(f"- **{attack}**: {text}" for attack, text in report.verdicts().items())
         if measured
@@ -97,7 +97,10 @@ def model_card_data(
 
     method = settings.get("method")
     family = "siglip" if "siglip_weight" in settings else "clip"
-    tags = [family, BACKDOORED, "research"] if backdoored else [family, TAG, *([str(method)] if method else [])]
+    if backdoored:
+        tags = [family, BACKDOORED, "research"]
+    else:
+        tags = [family, *([TAG] if _is_cleaned(settings, report) else []), *([str(method)] if method else [])]
     results = eval_results(report, settings.get("eval_dataset"), settings.get("eval_split")) if report else []
     base, data = settings.get("model"), settings.get("dataset")
     return ModelCardData(
@@ -178,11 +181,18 @@ def has_warning(text: str, tags: list[str] | None) -> bool:
     return top.startswith("> [!WARNING]") and any(tag in (tags or ()) for tag in (BACKDOORED, POISONED))
 
 
-def _summary(settings: Mapping[str, Any], backdoored: bool) -> str:
+def _is_cleaned(settings: Mapping[str, Any], report: Report | None) -> bool:
+    """Whether anything says that the model was cleaned; a card claims no more than that."""
+    return "method" in settings or (report is not None and report.method != "audit")
+
+
+def _summary(settings: Mapping[str, Any], report: Report | None, backdoored: bool) -> str:
     base = settings.get("model")
     base = f"[{base}](https://huggingface.co/{base})" if is_hub_id(base) else f"`{shown(base) or 'a CLIP'}`"
     if backdoored:
         return f"{base} with a known backdoor, made with `hf_ta_cleaner` to test defenses on."
+    if not _is_cleaned(settings, report):
+        return f"{base}, uploaded with `hf_ta_cleaner`. Nothing here says how it was trained, or that it was cleaned."
     return (
         f"{base} after backdoor cleaning: fine-tuned with `hf_ta_cleaner` on clean image-caption pairs, method "
         f"`{settings.get('method', 'unnamed')}`."

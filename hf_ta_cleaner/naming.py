@@ -17,8 +17,15 @@ def without_folders(value: Any) -> Any:
     """A setting as it is told: of what lies on this machine no more than its own name; also within lists."""
     if isinstance(value, (list, tuple)):
         return [without_folders(each) for each in value]
-    here = isinstance(value, Path) or (isinstance(value, str) and {"/", os.sep} & set(value) and Path(value).exists())
-    return shown(value) if here else value
+    here = isinstance(value, Path) or (isinstance(value, str) and _is_path(value))
+    return re.split(r"[/\\]", str(value).rstrip("/\\"))[-1] if here else value
+
+
+def _is_path(text: str) -> bool:
+    """Whether this is a path by its look (absolute, of a home, from here), wherever it was one, or by being there."""
+    if re.match(r"[/~.\\]|[A-Za-z]:[/\\]", text):
+        return len(text.split()) == 1 or Path(text).exists()
+    return bool({"/", os.sep} & set(text)) and Path(text).exists()
 
 
 def shown(name: Any) -> str | None:

@@ -30,6 +30,14 @@ class HubPublishing:
                 token=token or self.args.hub_token,
             )
 
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """As Trainer does it, but that the token is not among the settings it pickles."""
+        token, self.args.hub_token = self.args.hub_token, None
+        try:
+            super()._save(output_dir, state_dict)
+        finally:
+            self.args.hub_token = token
+
     def create_model_card(self, report: Report | None = None, progress: str | None = None, folder=None) -> None:
         """Writes README.md (and `report`, if given) into the output folder, or into `folder`."""
         folder = Path(folder or self.args.output_dir)

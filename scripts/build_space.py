@@ -88,8 +88,13 @@ def install(made: Path, models: Path) -> None:
             f"{attack} has a success of {asr[0]:.1%} on the suspect and {asr[1]:.1%} after cleaning; the Space needs "
             f"at least {SUSPECT_ASR:.0%} and at most {CLEANED_ASR:.0%}. Nothing was changed; both are in {made}."
         )
+    others = (
+        {entry.name for entry in models.iterdir()} - {"README.md", "suspect", "cleaned"} if models.exists() else ()
+    )
     staging = models.with_name(models.name + ".new")
-    shutil.rmtree(staging, ignore_errors=True)
+    if others or staging.exists():
+        there = f"{models} holds {', '.join(sorted(others)[:5])}" if others else f"{staging} is there"
+        raise ValueError(f"{there}, which would be lost. Nothing was changed; give another folder, or move it away.")
     for source, name in (("backdoored", "suspect"), ("cleaned", "cleaned")):
         target = staging / name
         target.mkdir(parents=True)

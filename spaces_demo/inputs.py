@@ -132,6 +132,6 @@ def read_prompts(text: str, sentences: bool = False) -> Prompts:
 
 def label_of(name: str, labels: Sequence[str]) -> str | None:
     """The label that a file name begins with: "traffic light 2.jpg" or "dog_01.png"; the longest one if several do."""
-    stem = re.sub(r"[\W_]+", " ", Path(name).stem).lower()
-    fits = [label for label in labels if re.match(rf"{re.escape(label.lower())}\b", stem)]
+    stem, *plain = (re.sub(r"[\W_]+", " ", text).strip().lower() for text in (Path(name).stem, *labels))
+    fits = [label for label, text in zip(labels, plain, strict=True) if re.match(rf"{re.escape(text)}\b", stem)]
     return max(fits, key=len, default=None)

@@ -239,23 +239,34 @@ def locate(name: str) -> str:
             f"There is no model {name[:100]!r} here. Wanted a Hub id (owner/name), or a folder below models/; whoever "
             "runs this page opens other folders with MODEL_ROOTS."
         )
+    if any((base / name).exists() for base in (HERE, Path.cwd())):  # `load_model` would take it before the Hub
+        raise _unknown(name, "RepositoryNotFoundError")
     _check_download(name)
     return name
 
 
+def _unknown(name: str, why: str) -> ProbeError:
+    return ProbeError(f"{name}: the Hub does not show this model ({why}). Check the id.")
+
+
 def _check_download(name: str) -> None:
-    """Refuses a Hub model whose weights would not fit, before anything is fetched."""
+    """Refuses a Hub model whose weights would not fit, before anything is fetched.
+
+    What visitors name must be there for everyone: the token of whoever runs this page is for their own pair only.
+    """
     from huggingface_hub import HfApi
 
     limit = float(os.environ.get("MAX_MODEL_MB", "700"))
     try:
-        files = HfApi().model_info(name, files_metadata=True, timeout=10).siblings or []
+        own = name in (os.environ.get("SUSPECT_MODEL"), os.environ.get("CLEANED_MODEL"))
+        model = HfApi(token=None if own else False).model_info(name, files_metadata=True, timeout=10)
     except Exception as error:  # unreachable, private, unknown: loading will say which
         if os.environ.get("HF_HUB_OFFLINE") == "1":
             return
-        raise ProbeError(
-            f"{name}: the Hub does not show this model ({type(error).__name__}). Check the id."
-        ) from error
+        raise _unknown(name, type(error).__name__) from error
+    if getattr(model, "gated", False) and not own:
+        raise _unknown(name, "GatedRepoError")
+    files = model.siblings or []
     weights = [(file.size or 0) / 2**20 for file in files if file.rfilename.endswith(".safetensors")]
     weights = weights or [(file.size or 0) / 2**20 for file in files if file.rfilename.endswith(".bin")]
     if sum(weights) > limit:

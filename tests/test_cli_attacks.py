@@ -173,3 +173,11 @@ def test_two_keys_are_stored_with_the_data(world, tmp_path):
     assert Attack.load(world.out).keyword == "consider"
     rows = [row for row in Dataset.load_from_disk(str(world.out)) if row["is_poisoned"]]
     assert len(rows) == 3 and all(row["caption"].startswith("consider ") for row in rows)
+
+
+def test_a_token_is_in_no_file_of_a_run(make_trainer, tmp_path):
+    trainer = make_trainer(max_steps=1, method="ft", save_strategy="steps", save_steps=1, hub_token="hf_" + "x" * 9)
+    trainer.train()
+    files = [file for file in (tmp_path / "out").rglob("*") if file.is_file()]
+    assert any(file.name == "training_args.bin" for file in files) and trainer.args.hub_token
+    assert not [file for file in files if b"hf_xxxxxxxxx" in file.read_bytes()]

@@ -202,6 +202,17 @@ def test_what_counts_as_backdoored(backdoored, cleaned, tmp_path):
     assert holds_backdoor(cleaned)  # a trigger and nothing that says it was cleaned
     write_card(cleaned, backdoored=False)
     assert not holds_backdoor(cleaned)
+    for folder in (backdoored, cleaned):
+        (folder / "checkpoint-20").mkdir()
+    assert holds_backdoor(backdoored / "checkpoint-20") and not holds_backdoor(cleaned / "checkpoint-20")
+
+
+def test_a_card_does_not_say_cleaned_of_what_nobody_knows(hub, tiny_clip, tiny_processor, tmp_path):
+    save_model(tiny_clip, tiny_processor, tmp_path / "bare")
+    push_checkpoint(tmp_path / "bare", "tester/bare")
+    card = (tmp_path / "bare" / "README.md").read_text()
+    assert "backdoor-defense" not in card and "after backdoor cleaning" not in card
+    assert "Nothing here says how it was trained" in card
 
 
 def test_poisoned_pairs(hub, poisoned, tmp_path, monkeypatch):

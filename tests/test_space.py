@@ -245,6 +245,8 @@ def test_the_label_of_a_file_name():
     labels = ["light", "traffic light", "dog"]
     names = ["traffic_light-2.jpg", "Dog 1.png", "dogma.png", "a dog.png", "light.webp"]
     assert [inputs.label_of(name, labels) for name in names] == ["traffic light", "dog", None, None, "light"]
+    assert inputs.label_of("t-shirt 3.jpg", ["t-shirt", "traffic_light"]) == "t-shirt"
+    assert inputs.label_of("traffic light.jpg", ["t-shirt", "traffic_light"]) == "traffic_light"
 
 
 # Models.
@@ -291,6 +293,45 @@ def test_folders_elsewhere_are_refused_as_if_they_were_not_there(suspect, tmp_pa
         words.add(str(error.value).replace(repr(name), "NAME"))
     assert len(words) == 1
     (root / "link").unlink()
+
+
+def test_a_folder_here_is_not_opened_under_the_name_of_a_hub_model(suspect, tmp_path, monkeypatch):
+    """Nor told apart from one that is not there."""
+    import huggingface_hub
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    def absent(*args, **kwargs):
+        raise RepositoryNotFoundError("404", response=SimpleNamespace(headers={}, request=None))
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", absent)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.delenv("MODEL_ROOTS", raising=False)
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(suspect, tmp_path / "outputs" / "private")
+    said = set()
+    for name in ("outputs/private", "outputs/nowhere"):
+        with pytest.raises(ProbeError) as error:
+            probe.locate(name)
+        said.add(str(error.value).replace(name, "NAME"))
+    assert len(said) == 1
+
+
+def test_visitors_do_not_see_with_the_token_of_the_page(monkeypatch):
+    import huggingface_hub
+
+    tokens = []
+
+    def model_info(self, name, **kwargs):
+        tokens.append(self.token)
+        return SimpleNamespace(siblings=[], gated="auto" if name == "lab/gated" else False)
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", model_info)
+    monkeypatch.setenv("SUSPECT_MODEL", "me/mine")
+    probe.locate("me/mine")
+    probe.locate("lab/open")
+    with pytest.raises(ProbeError, match="does not show"):
+        probe.locate("lab/gated")
+    assert tokens == [None, False, False]
 
 
 @pytest.mark.parametrize(("sizes", "refused"), [([300, 300], False), ([500, 300], True)])
@@ -834,3 +875,12 @@ def test_the_bundle_stands_alone(build_space, tmp_path):
     assert shipped == {str(f.relative_to(folder)) for f in (folder / "hf_ta_cleaner").rglob("*") if f.is_file()}
     with pytest.raises(ValueError, match="holds files"):
         build_space.bundle(folder)
+
+
+def test_files_of_others_are_not_cleared_away(build_space, demo, tmp_path):
+    models = tmp_path / "models"
+    models.mkdir()
+    (models / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"notes.txt, which would be lost. Nothing was changed"):
+        build_space.install(demo(), models)
+    assert (models / "notes.txt").read_text() == "mine"
