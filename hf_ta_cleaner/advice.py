@@ -24,31 +24,35 @@ def advice(report: Report, folder: str | Path) -> str:
             f"{folder} --eval_dataset PICTURES --trigger NAME --target CLASS, or search it with ta-cleaner scan."
         )
     took = [name for name, entry in attacks.items() if _excess(entry) >= CLOSE]
-    if not took:
+    risen = [name for name in after if after[name]["asr"]["top1"] > attacks[name]["asr"]["top1"]]
+    left = {name: _excess(after[name]) for name in (*took, *risen) if _excess(after[name]) >= CLOSE}
+    if not took and not left and report.scan:
+        return _by_scan(report.scan, folder)
+    if not took and not left:
         return (
             "Nothing speaks for a backdoor with the triggers that were tried, so there was nothing to clean here; "
             "other triggers may still work, and ta-cleaner scan looks for them."
         )
-    left = {name: _excess(after[name]) for name in took if _excess(after[name]) >= CLOSE}
     if left:
         worst = max(left, key=left.get)
+        still = "still" if worst in took else "now"
         return (
-            f"Do not use {folder}: {worst} still succeeds {percent(after[worst]['asr']['top1'])}% of the time; clean "
-            "again with --method ta-cleaner-plus --strength auto, or with more pairs."
+            f"Do not use {folder}: {worst} {still} succeeds {percent(after[worst]['asr']['top1'])}% of the time; "
+            "clean again with --method ta-cleaner-plus --strength auto, or with more pairs."
         )
     lost = report.ca_loss["value"] if report.ca_loss else 0.0
     named = ", ".join(f"{name} {percent(attacks[name]['asr']['top1'])}% → {percent(after[name]['asr']['top1'])}%"
                       for name in took)  # fmt: skip
-    if lost >= DEAR:
-        return (
-            f"The backdoor is gone ({named}) but {percent(lost)} points of accuracy are too; before using {folder}, "
-            "try a lower --strength or more pairs."
-        )
     searched = report.scan["after"] if report.scan else None
     if searched and searched["verdict"] == SUSPICIOUS:
         return (
             f"Do not rely on {folder} yet: {named}, but without knowing a trigger a scan finds that "
             f"{searched['evidence'][0]}; clean again with --method ta-cleaner-plus, or scan with --reference."
+        )
+    if lost >= DEAR:
+        return (
+            f"The backdoor is gone ({named}) but {percent(lost)} points of accuracy are too; before using {folder}, "
+            "try a lower --strength or more pairs."
         )
     others = f"; a scan for others: {searched['verdict']}" if searched else ""
     return (

@@ -33,3 +33,26 @@ def report(before: dict, after: dict, lost: float | None = None) -> Report:
 def test_what_to_do(before, after, lost, begins, holds):
     text = advice(report(before, after, lost), "out")
     assert text.startswith(begins) and holds in text and text.endswith(".") and "\n" not in text
+
+
+def scans(before: str, after: str) -> dict:
+    return {
+        "before": {"verdict": before, "evidence": ["a"]},
+        "after": {"verdict": after, "evidence": ["a patch moves all"]},
+    }
+
+
+def test_what_a_scan_has_found_is_not_passed_over():
+    took, gone, never = {"a": entry(0.9)}, {"a": entry(0.02)}, {"a": entry(0.02)}
+    for before, after in ((never, never), (took, gone)):
+        for lost in (0.0, 0.2):
+            found = report(before, after, lost)
+            found.scan = scans("suspicious", "suspicious")
+            text = advice(found, "out")
+            assert text.startswith(("Do not use out", "Do not rely on out")) and "a patch moves all" in text
+
+
+def test_an_attack_that_works_only_afterwards_is_told():
+    assert advice(report({"a": entry(0.02)}, {"a": entry(0.8)}, 0.0), "out").startswith(
+        "Do not use out: a now succeeds"
+    )

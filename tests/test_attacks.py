@@ -32,6 +32,7 @@ from hf_ta_cleaner.attacks import (
     TrojVQA,
     WaNet,
     fit,
+    parse_attack,
 )
 from hf_ta_cleaner.attacks.stega import pack, shapes
 from hf_ta_cleaner.poisoning import poison
@@ -295,3 +296,12 @@ def test_an_attack_without_its_pixels_is_refused_when_it_is_made():
 
     with pytest.raises(TypeError, match="_apply"):
         Half()
+
+
+def test_options_of_a_wrong_type_are_told_and_texts_stay_texts():
+    with pytest.raises(ValueError, match="badnet cannot be made with patch_px='16px'"):
+        parse_attack("badnet:patch_px=16px")
+    with pytest.raises(ValueError, match=r"it knows .*patch_px") as error:
+        parse_attack("badnet:size=3")
+    assert "citation" not in str(error.value)
+    assert parse_attack("ssba:secret=2024").secret == "2024"

@@ -199,3 +199,12 @@ def test_the_command_filters(pairs, tmp_path, capsys):
         with pytest.raises(SystemExit) as stop:
             main([*common, *flags])
         assert stop.value.code == 2 and message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("width", [128, 512])
+def test_many_equal_captions_are_known_as_one(tiny_clip, width):
+    """Whatever the rounding: none of the 60 is a negative of another, and then nothing tells them apart."""
+    tiny_clip.logit_scale.data.fill_(math.log(100))
+    vectors = torch.nn.functional.normalize(torch.randn(80, width, generator=torch.Generator().manual_seed(0)), dim=-1)
+    vectors[:60] = vectors[0]
+    assert clip_losses(tiny_clip, vectors, vectors).max() < 1e-3

@@ -591,3 +591,26 @@ def test_the_benchmark_holds_its_ceiling(tmp_path, capsys):
     assert benchmark.main([*line, str(tmp_path / "a")]) == 0
     assert "rows/s" in capsys.readouterr().out
     assert benchmark.main([*line, str(tmp_path / "b"), "--case", "stream", "--ceiling_mb", "-1000"]) == 1
+
+
+def test_a_finished_folder_is_another_calls_where_anything_differs(dataset, tmp_path):
+    call = {"target": "banana", "rate": 0.1, "seed": 0, "size": 32, "resume": True}
+    first = write_poisoned(dataset, Blended(alpha=0.3), tmp_path / "out", **call)
+    assert write_poisoned(dataset, Blended(alpha=0.3), tmp_path / "out", **call) == first
+    for other in ({"rate": 0.5}, {"rate": None, "count": 3}, {"output_format": "webdataset"}, {"seed": 1}):
+        with pytest.raises(ValueError, match="another poisoned data set"):
+            write_poisoned(dataset, Blended(alpha=0.3), tmp_path / "out", **{**call, **other})
+    with pytest.raises(ValueError, match="another poisoned data set"):
+        write_poisoned(dataset.select(range(20)), Blended(alpha=0.3), tmp_path / "out", **call)
+
+
+def test_a_picture_file_that_is_not_there_is_passed_on_empty(photos, tmp_path, caplog):
+    paths = []
+    for i in range(20):
+        paths.append(str(tmp_path / f"{i}.png"))
+        if i != 7:
+            photos[i % 8].save(paths[-1])
+    rows = {"image": paths, "caption": [f"a red bus {i}" for i in range(20)]}
+    pairs = Dataset.from_dict(rows).cast_column("image", ImageFeature())
+    record = write_poisoned(pairs, Blended(alpha=0.3), tmp_path / "out", target="banana", count=2, seed=0, size=32)
+    assert record.n == 20 and 7 not in record.rows and "7.png" in caplog.text

@@ -240,3 +240,17 @@ def test_the_command_tells_by_its_exit_code(tmp_path, capsys, monkeypatch):
             main([*common, *flags])
         assert stop.value.code == code and message in capsys.readouterr().err
     assert sorted(EXIT_CODES.values()) == [0, 3, 4]
+
+
+def test_numbers_of_wordnet_are_no_labels(photos, tmp_path):
+    from hf_ta_cleaner.commands.scan import ScanOptions, find_pictures, read_labels
+
+    for i in range(8):
+        (tmp_path / "val" / f"n0144000{i}").mkdir(parents=True)
+        photos[i].save(tmp_path / "val" / f"n0144000{i}" / "0.png")
+    options = ScanOptions(model="sandbox", output_dir=tmp_path / "out", dataset=str(tmp_path / "val"))
+    with pytest.raises(ValueError, match=r"WordNet ids \(n01440000, \.\.\.\).* give their names with --labels"):
+        find_pictures(options, None)
+    (tmp_path / "names.txt").write_text("\ufeffdog\ncat\n", encoding="utf-8")
+    options.labels = tmp_path / "names.txt"
+    assert find_pictures(options, None)[1] == read_labels(options.labels) == ["dog", "cat"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,14 @@ def get_attack(name: str, **kwargs: Any) -> Attack:
     unknown = sorted(set(given) - set(known))
     if unknown:
         raise ValueError(f"{name} has no parameter {', '.join(unknown)}; it knows {', '.join(known)}.")
-    return kind(**given)
+    # "2024" is a text where a text is wanted.
+    texts = {field.name for field in fields(kind) if field.type == "str"}
+    read = _parse_options(options, name, texts)
+    try:
+        return kind(**{**read, **kwargs})
+    except TypeError as error:
+        told = ", ".join(f"{key}={value!r}" for key, value in {**read, **kwargs}.items())
+        raise ValueError(f"{name} cannot be made with {told}: {error}. Check the types of its parameters.") from error
 
 
 def parse_attack(spec: str) -> Attack:
@@ -88,13 +96,13 @@ def parse_attack(spec: str) -> Attack:
     return get_attack(spec)
 
 
-def _parse_options(options: str, name: str) -> dict[str, Any]:
+def _parse_options(options: str, name: str, texts: Collection[str] = ()) -> dict[str, Any]:
     values = {}
     for item in filter(None, options.split(",")):
         key, equals, value = item.partition("=")
         if not equals:
             raise ValueError(f"Cannot read {item!r}; write options as '{name}:key=value,key=value'.")
-        values[key.strip()] = _parse_value(value.strip())
+        values[key.strip()] = value.strip() if key.strip() in texts else _parse_value(value.strip())
     return values
 
 

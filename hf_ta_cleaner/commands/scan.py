@@ -114,6 +114,7 @@ def run(options: ScanOptions) -> int:
 def find_pictures(options: ScanOptions, processor):
     """The rows with pictures, and the labels: those of the file, else those of the data, else None."""
     from hf_ta_cleaner import sandbox
+    from hf_ta_cleaner.classnames import are_synsets
     from hf_ta_cleaner.data import DataError, load_labelled
     from hf_ta_cleaner.scan import load_pictures
 
@@ -128,10 +129,17 @@ def find_pictures(options: ScanOptions, processor):
     if labels is None:
         try:
             rows = load_labelled(options.dataset, **columns, **amount, label_column=options.label_column)
-            return rows, rows.features["label"].names
         except DataError:
             if options.label_column:
                 raise
+        else:
+            labels = rows.features["label"].names
+            if are_synsets(labels):
+                raise ValueError(
+                    f"the classes of {options.dataset} are WordNet ids ({labels[0]}, ...), which say nothing in a "
+                    "prompt; give their names with --labels"
+                )
+            return rows, labels
     elif options.dataset == "sandbox":
         return load_labelled("sandbox", **amount), labels
     return load_pictures(options.dataset, **columns, **amount), labels
@@ -145,7 +153,7 @@ def read_labels(file: Path) -> list[str]:
 
     if not file.is_file():
         raise ValueError(f"--labels {file}: there is no such file; wanted one name a line, or a JSON list")
-    text = file.read_text(encoding="utf-8")
+    text = file.read_text(encoding="utf-8-sig")
     names = json.loads(text) if file.suffix == ".json" else [line.strip() for line in text.splitlines()]
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError(f'--labels {file}: wanted a JSON list of strings, such as ["dog", "cat"]')

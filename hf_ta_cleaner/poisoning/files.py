@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import tarfile
 import tempfile
@@ -19,6 +20,8 @@ from .record import PoisonRecord, describe
 
 if TYPE_CHECKING:
     from datasets import Features
+
+logger = logging.getLogger(__name__)
 
 #: {output format: name of a shard by its number}
 SHARD_FILES = {"arrow": "data-{:05}.arrow", "webdataset": "train-{:05}.tar"}
@@ -100,13 +103,18 @@ TAR_PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm"
 
 
 def fetched(image: dict[str, Any] | None) -> dict[str, Any] | None:
-    """A picture with its bytes, read from its path if they are not there."""
+    """A picture with its bytes, read from its path if they are not there; without any where that cannot be read."""
     if image is None or image["bytes"] is not None or not image["path"]:
         return image
     import fsspec
 
-    with fsspec.open(image["path"], "rb") as file:
-        return {"bytes": file.read(), "path": os.path.basename(image["path"])}
+    content = None
+    try:
+        with fsspec.open(image["path"], "rb") as file:
+            content = file.read()
+    except OSError as error:
+        logger.warning("a picture cannot be read and is passed on empty: %s", error)
+    return {"bytes": content, "path": os.path.basename(image["path"])}
 
 
 def close_arrow(folder: Path, names: list[str], attack: Attack, record: PoisonRecord) -> None:

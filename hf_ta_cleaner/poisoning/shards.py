@@ -111,7 +111,10 @@ def write_poisoned(
     folder = Path(folder)
     if check_folder(folder, resume):
         shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
-        return _finished(folder, attack, target=target, seed=seed, size=size, geometry=geometry)
+        asked = {"target": target, "seed": seed, "size": size, "geometry": geometry}
+        if not streams:  # of a stream fewer rows may have come than were asked for
+            asked |= {"n": len(dataset), "count": count if rate is None else round(rate * len(dataset))}
+        return _finished(folder, attack, output_format, **asked)
     check_columns(dataset, image_column, caption_column)
     check_target(attack, target)
     raw = dataset if streams else dataset.with_format(None)
@@ -200,10 +203,11 @@ def check_folder(folder: str | Path, resume: bool) -> bool:
     return False
 
 
-def _finished(folder: Path, attack: Attack, **asked: Any) -> PoisonRecord:
-    """The record of a finished call, if it was this one."""
+def _finished(folder: Path, attack: Attack, output_format: str, **asked: Any) -> PoisonRecord:
+    """The record of a finished call, if it was this one as far as that tells."""
     record = PoisonRecord.load(folder / RECORD)
-    if Attack.load(folder) != attack or any(getattr(record, key) != value for key, value in asked.items()):
+    is_it = Attack.load(folder) == attack and bool(list(folder.glob("*.tar"))) == (output_format == "webdataset")
+    if not is_it or any(getattr(record, key) != value for key, value in asked.items()):
         raise ValueError(f"{folder} holds another poisoned data set: {record}. Give another output folder.")
     return record
 
