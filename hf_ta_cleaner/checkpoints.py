@@ -145,12 +145,6 @@ def last_checkpoint(folder: str | os.PathLike) -> str | None:
     return str(max(whole, key=lambda path: int(path.name.split("-")[1]))) if whole else None
 
 
-def is_finished(checkpoint: str | os.PathLike) -> bool:
-    """Whether a `checkpoint-N` is that of the last step of its run: going on from there would take one more."""
-    state = _read_json(Path(checkpoint) / "trainer_state.json")
-    return state.get("global_step", 0) >= state.get("max_steps", float("inf")) > 0
-
-
 # Getting the files.
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
 
 from .naming import without_folders
 from .wordnet import available
@@ -102,6 +103,22 @@ class RunLog(TrainerCallback):
     def on_save(self, args, state, control, **kwargs) -> None:
         if self._write:
             self._save(self.seconds)
+
+
+def taken_over(trainer: Any, checkpoint: str | None) -> bool:
+    """Whether the checkpoint is that of a run's last step; then the `TACleanerTrainer` is as the run left it.
+
+    Going on from there would take a step more.
+    """
+    if checkpoint is None:
+        return False
+    state = json.loads((Path(checkpoint) / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+    if not 0 < state.get("max_steps", 0) <= state.get("global_step", 0):
+        return False
+    best = state["best_model_checkpoint"] if trainer.args.load_best_model_at_end else None
+    trainer.load_weights(best or checkpoint)
+    trainer.state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
+    return True
 
 
 def save_config(folder: str | Path, settings: Mapping[str, Any]) -> Path:

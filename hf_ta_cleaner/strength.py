@@ -15,8 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from .checkpoints import is_finished, last_checkpoint
+from .checkpoints import last_checkpoint
 from .config import TACleanerConfig
+from .runs import taken_over
 from .trainer import TACleanerTrainer, TrainingDiverged
 
 
@@ -237,9 +238,7 @@ def _run(
     started, diverged = time.perf_counter(), False
     try:
         checkpoint = last_checkpoint(settings.output_dir) if resume else None
-        if checkpoint is not None and is_finished(checkpoint):
-            trainer.load_weights(checkpoint)
-        else:
+        if not taken_over(trainer, checkpoint):
             trainer.train(resume_from_checkpoint=checkpoint)
         utility = trainer.evaluate()["eval_clean_utility"]
     except TrainingDiverged as error:

@@ -945,9 +945,10 @@ def test_a_misspelt_flag_is_told_what_it_may_have_meant(world, capsys):
     assert "--help lists what there is" in refused("clean", cleaning(world, "--zzzzzzzz"), capsys)
 
 
-def test_resuming_a_finished_run_trains_no_step_more(world):
+@pytest.mark.parametrize("keep", ["last", "best"])
+def test_resuming_a_finished_run_trains_no_step_more(world, keep):
     """The report of a run that was cut off in its last audit is made, and no weight moves."""
-    line = cleaning(world, "--learning_rate", "1e-3", "--save_strategy", "steps", "--save_steps", 1)
+    line = cleaning(world, "--learning_rate", "1e-3", "--save_strategy", "steps", "--save_steps", 1, "--keep", keep)
     line += ["--eval_dataset", str(world.labelled), "--trigger", "blended", "--target", "banana"]
     script("clean").main(line)
     before, report = weights(world.out), Report.load(world.out)

@@ -111,7 +111,7 @@ LAYERS: dict[str, set[str]] = {
         "suspect",
         "utility",
     },
-    "strength": {"checkpoints", "config", "trainer"},
+    "strength": {"checkpoints", "config", "runs", "trainer"},
     "audit_inputs": {"attacks", "zero_shot"},
     "audit": {"audit_inputs", "distributed", "metrics", "seeding", "zero_shot"},
     "retrieval_audit": {"audit_inputs", "distributed", "poisoning", "retrieval", "zero_shot"},

@@ -71,7 +71,7 @@ def clean(
     """The whole road: check, load, audit, train, save, audit, report."""
     from hf_ta_cleaner.advice import advice
     from hf_ta_cleaner.audit import clean_accuracy_loss
-    from hf_ta_cleaner.checkpoints import is_finished, load_model, save_model
+    from hf_ta_cleaner.checkpoints import load_model, save_model
     from hf_ta_cleaner.cleaning_data import choose_dataset, cleaning_pairs, cleaning_stream
     from hf_ta_cleaner.estimate import steps_of
     from hf_ta_cleaner.hub import push_checkpoint, write_card
@@ -81,7 +81,7 @@ def clean(
     from hf_ta_cleaner.pair_check import warn_of_poison
     from hf_ta_cleaner.poisoning import RECORD
     from hf_ta_cleaner.report import Report, curves
-    from hf_ta_cleaner.runs import RunLog, run_settings, save_config
+    from hf_ta_cleaner.runs import RunLog, run_settings, save_config, taken_over
     from hf_ta_cleaner.sandbox import is_sandbox
     from hf_ta_cleaner.scan import ScanBothTimes
     from hf_ta_cleaner.strength import clear, train_strongest, with_strength
@@ -146,10 +146,13 @@ def clean(
     if audit:  # all processes share the pictures
         before = audit(model, processor)
         baselines = {"suspect": before[1].correct(1)}
+
+        def right(name: str):  # a function, so that no baseline is kept while the suspect trains
+            other, its_processor = load_model(name)
+            return audit.accuracy(other.to(args.device), its_processor).correct(1)
+
         for name in options.ca_baseline or []:
-            other, other_processor = load_model(name)
-            key = shown(name) if shown(name) not in baselines else name
-            baselines[key] = audit.accuracy(other.to(args.device), other_processor).correct(1)
+            baselines[shown(name) if shown(name) not in baselines else name] = right(name)
     search = None
     if main_process and options.scan:
         search = ScanBothTimes.of(audit, args.output_dir, reference_name=shown(proof.reference))
@@ -168,9 +171,8 @@ def clean(
         )
         cost = found.cost()
     else:
-        if checkpoint is not None and is_finished(checkpoint):
+        if taken_over(trainer, checkpoint):
             log.begin()
-            trainer.load_weights(checkpoint)
         else:
             if audit:
                 around = AuditAround(
