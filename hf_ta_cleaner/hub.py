@@ -23,7 +23,7 @@ import yaml
 
 from .checkpoints import download, load_model
 from .hub_errors import HubError, explained
-from .model_card import BACKDOORED, TAG, build_model_card, eval_results, has_warning
+from .model_card import BACKDOORED, TAG, build_model_card, has_warning, with_results
 from .naming import is_hub_id, without_folders
 from .poisoning import CARD, POISONED, RECORD, TRIGGER, PoisonRecord
 from .poisoning import write_card as write_dataset_card
@@ -291,8 +291,6 @@ def push_report(folder: str | os.PathLike, repo_id: str, *, token: str | None = 
     """
     from huggingface_hub import CommitOperationAdd
     from huggingface_hub.errors import EntryNotFoundError
-    from huggingface_hub.repocard import metadata_load, metadata_save
-    from huggingface_hub.repocard_data import eval_results_to_model_index
 
     folder = Path(folder)
     report = Report.load(folder)
@@ -305,18 +303,10 @@ def push_report(folder: str | os.PathLike, repo_id: str, *, token: str | None = 
         head = api.model_info(repo_id).sha
         with tempfile.TemporaryDirectory() as scratch:
             card = Path(scratch) / CARD
-            card.write_bytes(b"")
+            text = ""
             with suppress(EntryNotFoundError):
-                card.write_bytes(Path(api.hf_hub_download(repo_id, CARD, revision=head)).read_bytes())
-            metadata = metadata_load(card) or {}
-            index = metadata.setdefault("model-index", []) or []
-            if not index:
-                index.append({"name": repo_id.split("/")[-1], "results": []})
-            fresh = eval_results_to_model_index("", eval_results(report))[0]["results"]
-            known = index[0]["results"] = index[0].get("results") or []
-            known += [result for result in fresh if result not in known]
-            metadata["model-index"] = index
-            metadata_save(card, metadata)
+                text = Path(api.hf_hub_download(repo_id, CARD, revision=head)).read_bytes().decode("utf-8")
+            card.write_bytes(with_results(text, repo_id.split("/")[-1], report).encode("utf-8"))
             files = {CARD: card} | {f"{place}/{file.name}": file for file in _matching(folder, REPORT_FILES)}
             commit = api.create_commit(
                 repo_id,

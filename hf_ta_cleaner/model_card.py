@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from .attacks import ATTACKS
 from .losses import CITATIONS
 from .naming import is_hub_id, shown
@@ -173,6 +175,31 @@ def eval_results(report: Report, dataset: str | None = None, split: str | None =
             )
         )
     return results
+
+
+def with_results(card: str, name: str, report: Report) -> str:
+    """Somebody's card with the report's rates among its evaluation results; nothing else in it is changed.
+
+    Args:
+        card: the text of a README.md, or "".
+        name: how the model is called where the card has no results yet.
+
+    Raises:
+        ValueError: its metadata are no YAML.
+    """
+    from huggingface_hub.repocard_data import eval_results_to_model_index
+
+    found = re.match(r"---[ \t]*\r?\n(.*?)^---[ \t]*(\r?\n|\Z)", card, re.S | re.M)
+    head, text = (found[1], card[found.end() :]) if found else ("", card)
+    try:
+        index = (yaml.safe_load(head) or {}).get("model-index") or [{"name": name}]
+    except (yaml.YAMLError, AttributeError) as error:
+        raise ValueError(f"the metadata of the card are no YAML: {error}") from error
+    known = index[0]["results"] = index[0].get("results") or []
+    known += [r for r in eval_results_to_model_index("", eval_results(report))[0]["results"] if r not in known]
+    block = yaml.safe_dump({"model-index": index}, sort_keys=False, allow_unicode=True)
+    head = re.sub(r"^model-index:.*?(?=^[^\s-]|\Z)", "", head, flags=re.S | re.M)
+    return f"---\n{head}{block}---\n{text}"
 
 
 def has_warning(text: str, tags: list[str] | None) -> bool:

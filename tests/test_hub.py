@@ -328,6 +328,19 @@ def test_its_rates_join_the_cards_own(hub, audit, tmp_path):
     assert ModelCard(text).data.eval_results[0].dataset_type == "beans"  # it parses as a whole
 
 
+def test_not_a_character_more_of_somebodys_card_is_changed(hub, audit):
+    """Neither what YAML reads as something else, nor a comment, nor the ends of lines."""
+    own = "---\nlanguage: no\nversion: 1.10  # not 1.1\nmodel-index:\n- name: mine\ntags:\n- b\n- a\n---\n"
+    own += "# Mine\r\n\r\n---\r\n"
+    hub.add("other/clip", {"README.md": own.encode()}, author="other")
+    push_report(audit, "other/clip")
+    text = hub.files("other/clip", "refs/pr/1")["README.md"].decode()
+    assert text.startswith(
+        "---\nlanguage: no\nversion: 1.10  # not 1.1\ntags:\n- b\n- a\nmodel-index:\n- name: mine\n"
+    )
+    assert text.endswith("---\n# Mine\r\n\r\n---\r\n") and len(ModelCard(text).data.eval_results) == 2
+
+
 def test_a_repository_without_a_card_gets_the_metadata_only(hub, audit):
     hub.add("other/clip", {"config.json": b"{}"}, author="other")
     push_report(audit, "other/clip")
