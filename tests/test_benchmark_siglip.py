@@ -13,7 +13,7 @@ from benchmarks import siglip
 from hf_ta_cleaner import sandbox
 from hf_ta_cleaner.checkpoints import load_model, save_model
 from hf_ta_cleaner.families import family_of
-from hf_ta_cleaner.zero_shot import input_geometry, text_features
+from hf_ta_cleaner.zero_shot import image_features, input_geometry, text_features
 
 
 def test_it_is_an_ordinary_siglip_with_the_sandboxs_blocks(tmp_path):
@@ -52,16 +52,11 @@ def test_the_table_is_what_the_reports_say():
 
 
 @pytest.mark.slow
-def test_a_short_training_teaches_it_something(tmp_path, monkeypatch):
-    """A few thousand pairs: five times better than chance."""
-    from hf_ta_cleaner.zero_shot import ZeroShotHead, image_features
-
-    monkeypatch.setattr(siglip, "PAIRS", 8192)
-    monkeypatch.setattr(siglip, "EPOCHS", 2)
+def test_it_learns_to_see_as_the_sandboxs_clip_does(tmp_path, monkeypatch):
+    """A hundred steps: pictures that it was not trained on lie where that CLIP puts them, nearly."""
+    monkeypatch.setattr(siglip, "PAIRS", 4096)
+    monkeypatch.setattr(siglip, "EPOCHS", 3)
     siglip.make(tmp_path)
-    model, processor = load_model(tmp_path)
-    labelled = sandbox.labelled(480)
-    pictures = np.stack([np.asarray(image) for image in labelled["image"]])
-    head = ZeroShotHead.build(model, processor, sandbox.CLASSES)
-    right = head.logits(image_features(model, processor, pictures)).argmax(-1) == torch.tensor(labelled["label"][:])
-    assert right.float().mean() > 5 / len(sandbox.CLASSES)
+    pictures = np.stack([np.asarray(image) for image in sandbox.labelled(96)["image"]])
+    seen, known = (image_features(*load_model(name), pictures) for name in (tmp_path, "sandbox"))
+    assert (seen * known).sum(1).mean() > 0.5
