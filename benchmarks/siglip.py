@@ -1,10 +1,11 @@
-"""A SigLIP of the sandbox, from its making to its report: backdoored with Blended, cleaned by three methods.
+"""A SigLIP of the sandbox, from its making to its report: backdoored with Blended, cleaned by four methods.
 
     python -m benchmarks.siglip             # run what is missing, then write benchmarks/siglip.md
     python -m benchmarks.siglip --table     # only write the table
 
 The model has SigLIP's architecture (no class token, a pooling head, padded texts, a sigmoid loss with a bias) and the
-blocks of the sandbox's CLIP to begin with; it learns to embed the sandbox's pictures and captions as that CLIP does.
+blocks of the sandbox's CLIP to begin with; it learns to embed the sandbox's pictures and captions as that CLIP does,
+the pairs that clean it later among them.
 """
 
 from __future__ import annotations
@@ -153,7 +154,7 @@ def table(reports: dict[str, dict[str, Any]]) -> str:
             "# A SigLIP of the sandbox",
             "",
             "`python -m benchmarks.siglip`. Blended towards banana at 5%, cleaned on 10,000 pairs for two epochs at "
-            f"strength 1; n = {n:,}, one seed, per cent.",
+            f"strength 1, which the model had seen when it was made; n = {n:,}, one seed, per cent.",
             "",
             *lines,
             "",

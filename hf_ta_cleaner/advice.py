@@ -26,9 +26,9 @@ def advice(report: Report, folder: str | Path) -> str:
     took = [name for name, entry in attacks.items() if _excess(entry) >= CLOSE]
     risen = [name for name in after if after[name]["asr"]["top1"] > attacks[name]["asr"]["top1"]]
     left = {name: _excess(after[name]) for name in (*took, *risen) if _excess(after[name]) >= CLOSE}
-    if not took and not left and report.scan:
-        return _by_scan(report.scan, folder)
     if not took and not left:
+        if report.scan:
+            return _by_scan(report.scan, folder)
         return (
             "Nothing speaks for a backdoor with the triggers that were tried, so there was nothing to clean here; "
             "other triggers may still work, and ta-cleaner scan looks for them."

@@ -54,14 +54,15 @@ class Disturbances:
         Returns:
             uint8 `(N, 3, S, S)`, a new tensor.
         """
-        r, total = numpy_rng("disturbances", self.seed, step, *[part][:part]), b * world_size()
+        number = (step, part) if part else (step,)
+        r, total = numpy_rng("disturbances", self.seed, *number), b * world_size()
         rows = r.permutation(total)[: round(self.share * total)]
         disturbed = images.clone()
-        for part, pattern in zip(np.array_split(rows, 2), (self._waves, self._grain), strict=True):
-            draws = r.random((len(part), 9))
-            own = part // b == rank()
+        for some, pattern in zip(np.array_split(rows, 2), (self._waves, self._grain), strict=True):
+            draws = r.random((len(some), 9))
+            own = some // b == rank()
             if own.any():
-                where = torch.from_numpy(part[own] % b).to(images.device)
+                where = torch.from_numpy(some[own] % b).to(images.device)
                 seen = images[where].float()
                 over = pattern(seen, torch.from_numpy(draws[own].astype(np.float32)).to(images.device))
                 disturbed[where] = (seen + over).round().clamp(0, 255).to(torch.uint8)

@@ -104,7 +104,7 @@ def estimate(
         short.save_strategy = short.eval_strategy = "no"
         short.adversarial_search = 0  # counted, not run: its steps are steps but for the optimiser
         short.push_to_hub = short.load_best_model_at_end = False
-        trainer = make_trainer(short, pairs.select(range(min(len(pairs), max(batch * accumulation * few, batch)))))
+        trainer = make_trainer(short, pairs.select(range(min(len(pairs), batch * accumulation * few))))
         trainer.add_callback(clock)
         trainer.train()
     parameters = list(trainer.model.parameters())

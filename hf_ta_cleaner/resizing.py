@@ -19,8 +19,8 @@ from .mapping import mapped
 class Resize:
     """For `Dataset.map(batched=True)`: every `image`, of {"bytes", "path"}, at `size` x `size` and not compressed.
 
-    `geometry` is that of `attacks.fit`.
-    PPM is a line of text and the pixels: any reader knows it, and opening one is hardly more than a copy.
+    `geometry` is that of `attacks.fit`. PPM is a line of text and the pixels: any reader knows it, and opening one is
+    hardly more than a copy.
     """
 
     size: int

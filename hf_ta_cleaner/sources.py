@@ -114,9 +114,9 @@ def find_columns(
         if len(matches) != 1:
             problem = f"several columns that may hold the {role} ({', '.join(matches)})" if matches else f"no {role}"
             problem = f"no column '{given}'" if given else problem
-            found = ", ".join(map(str, names))
+            listed = ", ".join(map(str, names))
             wanted = "" if given or matches else f" Wanted one called {', '.join(sorted(COLUMN_NAMES[role]))}."
-            raise DataError(f"'{source}' has {problem}; found: {found}.{wanted} Name it with --{role}_column.")
+            raise DataError(f"'{source}' has {problem}; found: {listed}.{wanted} Name it with --{role}_column.")
         found[role] = matches[0]
     if len(set(found.values())) < len(found):
         raise DataError(f"'{source}': {found} names one column twice. Wanted one each of: {', '.join(names)}.")

@@ -143,6 +143,21 @@ def test_backdoor_by_a_preset_says_where_it_is_outside_its_range(world, poisoned
     assert (world.out / "model.safetensors").is_file()
 
 
+def test_an_interrupted_backdooring_is_backdoored_and_not_whole(world, poisoned, monkeypatch):
+    """The record is what says that all is there, and comes last; the trigger lies there before any checkpoint."""
+    from hf_ta_cleaner.hub import holds_backdoor
+    from hf_ta_cleaner.trainer import TACleanerTrainer
+
+    monkeypatch.setattr(TACleanerTrainer, "train", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        script("backdoor").main(
+            ["--model", world.model, "--dataset", poisoned, "--max_steps", "1", "--use_cpu",
+             "--per_device_train_batch_size", "8", "--output_dir", str(world.out)]
+        )  # fmt: skip
+    (world.out / "checkpoint-1").mkdir()
+    assert holds_backdoor(world.out / "checkpoint-1") and not (world.out / RECORD).exists()
+
+
 def test_a_preset_sets_what_was_not_given(world, poisoned, caplog):
     backdoor, preset = script("backdoor"), SANDBOX["blended"]
     options = SimpleNamespace(preset="sandbox", model="sandbox")

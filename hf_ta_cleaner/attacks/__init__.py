@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -71,18 +71,15 @@ def get_attack(name: str, **kwargs: Any) -> Attack:
     if name not in ATTACKS:
         raise ValueError(f"There is no attack {name!r}; choose one of {', '.join(ATTACKS)}.")
     kind = ATTACKS[name]
-    given = {**_parse_options(options, name), **kwargs}
-    known = [field.name for field in fields(kind)]
-    unknown = sorted(set(given) - set(known))
+    types = {field.name: field.type for field in fields(kind)}
+    given = {**_parse_options(options, name, types), **kwargs}
+    unknown = sorted(set(given) - set(types))
     if unknown:
-        raise ValueError(f"{name} has no parameter {', '.join(unknown)}; it knows {', '.join(known)}.")
-    # "2024" is a text where a text is wanted.
-    texts = {field.name for field in fields(kind) if field.type == "str"}
-    read = _parse_options(options, name, texts)
+        raise ValueError(f"{name} has no parameter {', '.join(unknown)}; it knows {', '.join(types)}.")
     try:
-        return kind(**{**read, **kwargs})
+        return kind(**given)
     except TypeError as error:
-        told = ", ".join(f"{key}={value!r}" for key, value in {**read, **kwargs}.items())
+        told = ", ".join(f"{key}={value!r}" for key, value in given.items())
         raise ValueError(f"{name} cannot be made with {told}: {error}. Check the types of its parameters.") from error
 
 
@@ -96,13 +93,14 @@ def parse_attack(spec: str) -> Attack:
     return get_attack(spec)
 
 
-def _parse_options(options: str, name: str, texts: Collection[str] = ()) -> dict[str, Any]:
+def _parse_options(options: str, name: str, types: Mapping[str, Any]) -> dict[str, Any]:
     values = {}
     for item in filter(None, options.split(",")):
         key, equals, value = item.partition("=")
         if not equals:
             raise ValueError(f"Cannot read {item!r}; write options as '{name}:key=value,key=value'.")
-        values[key.strip()] = value.strip() if key.strip() in texts else _parse_value(value.strip())
+        key, value = key.strip(), value.strip()
+        values[key] = value if types.get(key) == "str" else _parse_value(value)  # "2024" is a text where one is wanted
     return values
 
 

@@ -149,7 +149,7 @@ def backdoor(
     train = pairs.load()
     trainer = TACleanerTrainer(model, args, train_dataset=train, processing_class=processor)
     if trainer.is_world_process_zero():  # before the first checkpoint, which is backdoored too
-        for file in (*poisoned.glob("trigger.*"), poisoned / RECORD):
+        for file in poisoned.glob("trigger.*"):
             shutil.copy2(file, Path(args.output_dir) / file.name)
     started = time.perf_counter()
     trainer.train()
@@ -159,6 +159,7 @@ def backdoor(
     if not trainer.is_world_process_zero():
         return
     output = save_model(trainer.accelerator.unwrap_model(trainer.model), processor, args.output_dir)
+    shutil.copy2(poisoned / RECORD, output / RECORD)
     if audit is None:
         print(f"Backdoored checkpoint written to {output}; give --eval_dataset to learn whether the backdoor took")
     else:
