@@ -22,7 +22,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from benchmarks.suspects import SCRIPTS, TARGET, Step, chain, make_suspect
-from hf_ta_cleaner.cli import fast_precision
+from hf_ta_cleaner.commands.parser import fast_precision
 
 
 HERE = Path(__file__).parent

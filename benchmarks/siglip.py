@@ -34,7 +34,7 @@ def build() -> tuple[Any, Any]:
     from transformers import SiglipConfig, SiglipModel, SiglipProcessor
     from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
-    from hf_ta_cleaner.checkpoints import load_model
+    from hf_ta_cleaner.models.checkpoints import load_model
 
     clip, processor = load_model("sandbox")
     text, vision, images = clip.config.text_config, clip.config.vision_config, processor.image_processor
@@ -69,8 +69,8 @@ def make(folder: Path) -> None:
     from torch.nn.functional import cosine_similarity
 
     from hf_ta_cleaner import sandbox
-    from hf_ta_cleaner.checkpoints import load_model, save_model
-    from hf_ta_cleaner.zero_shot import image_features, pixel_values, text_features
+    from hf_ta_cleaner.models.checkpoints import load_model, save_model
+    from hf_ta_cleaner.models.zero_shot import image_features, pixel_values, text_features
 
     teacher, its_processor = load_model("sandbox")
     model, processor = build()

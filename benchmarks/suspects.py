@@ -9,8 +9,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from hf_ta_cleaner.cli import begin_step, fast_precision
-from hf_ta_cleaner.presets import SANDBOX
+from hf_ta_cleaner.commands.parser import begin_step, fast_precision
+from hf_ta_cleaner.crafting.presets import SANDBOX
 
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"

@@ -18,9 +18,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from hf_ta_cleaner.checkpoints import prepare_output_dir
-from hf_ta_cleaner.cli import fail
-from hf_ta_cleaner.report import Report
+from hf_ta_cleaner.commands.parser import fail
+from hf_ta_cleaner.models.checkpoints import prepare_output_dir
+from hf_ta_cleaner.publishing.report import Report
 
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -23,8 +23,8 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
-from hf_ta_cleaner.cli import begin_step, fail, fast_precision
-from hf_ta_cleaner.scan import EXIT_CODES
+from hf_ta_cleaner.commands.parser import begin_step, fail, fast_precision
+from hf_ta_cleaner.detection.scan import EXIT_CODES
 
 
 SCRIPTS = Path(os.path.relpath(Path(__file__).parent))
@@ -167,8 +167,8 @@ def environment(shares: int) -> dict[str, str]:
 
 def finish(out: Path, seconds: float) -> None:
     """Copies the report of the cleaning, draws one picture's fate, prints the table and what the scans say."""
-    from hf_ta_cleaner.report import Report, percent
-    from hf_ta_cleaner.scan import ScanResult, compared
+    from hf_ta_cleaner.detection.scan import ScanResult, compared
+    from hf_ta_cleaner.publishing.report import Report, percent
 
     for name in ("report.json", "report.md", "report.html", "report.png"):
         shutil.copy2(out / "cleaned" / name, out / name)
@@ -209,8 +209,8 @@ def draw_overview(out: Path) -> None:
     from matplotlib.figure import Figure
 
     from hf_ta_cleaner import ZeroShotHead, load_labelled, load_model
+    from hf_ta_cleaner.models.zero_shot import image_features
     from hf_ta_cleaner.poisoning import find_triggers
-    from hf_ta_cleaner.zero_shot import image_features
 
     attacks, target = find_triggers(out / "backdoored")
     (attack,) = attacks.values()

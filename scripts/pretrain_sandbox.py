@@ -24,11 +24,11 @@ from tqdm.auto import tqdm
 from transformers import AutoProcessor
 
 from hf_ta_cleaner import sandbox
-from hf_ta_cleaner.checkpoints import prepare_output_dir, save_model
-from hf_ta_cleaner.cli import fast_precision
+from hf_ta_cleaner.commands.parser import fast_precision
+from hf_ta_cleaner.models.checkpoints import prepare_output_dir, save_model
+from hf_ta_cleaner.models.zero_shot import ZeroShotHead, image_features
 from hf_ta_cleaner.sandbox.pretrain import SHAPES, build_model, build_processor, build_tokenizer, pretrain
 from hf_ta_cleaner.seeding import code_digest
-from hf_ta_cleaner.zero_shot import ZeroShotHead, image_features
 
 
 _CHUNK = 1000

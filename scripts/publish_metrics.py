@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 
 import hf_ta_cleaner
-from hf_ta_cleaner.cli import fail
+from hf_ta_cleaner.commands.parser import fail
 
 
 METRICS = Path(hf_ta_cleaner.__file__).parent / "metrics"

@@ -47,7 +47,7 @@ from starlette.middleware import Middleware
 from triggers import PLACES, available_attacks
 
 from hf_ta_cleaner import sandbox
-from hf_ta_cleaner.attacks import fit
+from hf_ta_cleaner.pictures import fit
 
 
 # Fonts of the system: the page loads nothing from anywhere else.

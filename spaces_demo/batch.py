@@ -13,10 +13,10 @@ from inputs import ProbeError, Prompts
 from probe import VIEWS, WHO, Pair
 
 from hf_ta_cleaner import Attack, sandbox
-from hf_ta_cleaner.attacks import fit
+from hf_ta_cleaner.detection.screening import auroc, auroc_interval
 from hf_ta_cleaner.metrics.attack_success_rate.attack_success_rate import AttackSuccessRate
 from hf_ta_cleaner.metrics.zero_shot_accuracy.zero_shot_accuracy import ZeroShotAccuracy
-from hf_ta_cleaner.screening import auroc, auroc_interval
+from hf_ta_cleaner.pictures import fit
 
 
 MAX_BATCH = 64

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from hf_ta_cleaner.attacks import fit
+from hf_ta_cleaner.pictures import fit
 
 
 MAX_FILE_MB = 8
@@ -35,7 +35,7 @@ class ProbeError(ValueError):
 def read_picture(path: str | os.PathLike, size: int, geometry: str = "crop") -> tuple[np.ndarray, list[str]]:
     """An uploaded picture as the model will see it, and what was done to it on the way.
 
-    `geometry` is that of `attacks.fit`. The header is judged before a single pixel is decoded.
+    `geometry` is that of `pictures.fit`. The header is judged before a single pixel is decoded.
 
     Returns:
         uint8 `(size, size, 3)`, and notes for the reader.

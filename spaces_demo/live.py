@@ -20,9 +20,9 @@ from probe import Loaded, Pair
 from transformers import PrinterCallback, TrainerCallback
 
 from hf_ta_cleaner import Attack, Report, SubTextMap, TACleanerConfig, TACleanerTrainer, sandbox
-from hf_ta_cleaner.attacks import fit
-from hf_ta_cleaner.audit import audit, clean_accuracy_loss
-from hf_ta_cleaner.zero_shot import TEMPLATES, prompt
+from hf_ta_cleaner.evaluation.audit import audit, clean_accuracy_loss
+from hf_ta_cleaner.models.zero_shot import TEMPLATES, prompt
+from hf_ta_cleaner.pictures import fit
 
 
 METHODS = ("ta-cleaner", "cleanclip", "ft")

@@ -21,12 +21,12 @@ from PIL import Image
 from triggers import adjust, available_attacks
 
 from hf_ta_cleaner import Attack, Report, ZeroShotHead, load_model, sandbox
-from hf_ta_cleaner.attacks import fit
-from hf_ta_cleaner.checkpoints import CheckpointError
-from hf_ta_cleaner.families import family_of
+from hf_ta_cleaner.detection.screening import Screen, Screening
+from hf_ta_cleaner.models.checkpoints import CheckpointError
+from hf_ta_cleaner.models.families import family_of
+from hf_ta_cleaner.models.zero_shot import TEMPLATES, image_features, input_geometry, input_size, text_features
+from hf_ta_cleaner.pictures import fit
 from hf_ta_cleaner.poisoning import find_triggers
-from hf_ta_cleaner.screening import Screen, Screening
-from hf_ta_cleaner.zero_shot import TEMPLATES, image_features, input_geometry, input_size, text_features
 
 
 HERE = Path(__file__).resolve().parent
@@ -127,7 +127,7 @@ class Pair:
 
     Attributes:
         size: side of the pictures both take, in pixels.
-        geometry: how the suspect's processor makes such a square, see `attacks.fit`.
+        geometry: how the suspect's processor makes such a square, see `pictures.fit`.
         triggers: attacks by name; the one found beside the suspect comes first.
         own: name of the trigger found beside the suspect, if there is one.
         target: what that trigger means, if known.

@@ -143,8 +143,8 @@ def make_trainer(tiny_clip, tiny_processor, cleaning_pairs, tmp_path):
     """Makes a trainer of a fresh copy of the tiny CLIP: three steps of eight pairs unless told otherwise."""
     from copy import deepcopy
 
-    from hf_ta_cleaner.config import TACleanerConfig
-    from hf_ta_cleaner.trainer import TACleanerTrainer
+    from hf_ta_cleaner.training.config import TACleanerConfig
+    from hf_ta_cleaner.training.trainer import TACleanerTrainer
 
     def make(
         data=cleaning_pairs,
@@ -186,9 +186,10 @@ def hub(tmp_path, monkeypatch):
     The client's waits before a retry are not waited: `hub.waits` has their seconds.
     """
     import datasets
-    from hub_server import HubServer
     from huggingface_hub import constants, file_download, hf_api
     from huggingface_hub.utils import _http
+
+    from tests.hub_server import HubServer
 
     with HubServer() as server:
         url = server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"

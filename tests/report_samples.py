@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hf_ta_cleaner.report import Report
+from hf_ta_cleaner.publishing.report import Report
 
 
 def ranks(top1: float) -> dict[str, float]:

@@ -13,12 +13,12 @@ from pathlib import Path
 from datasets import load_from_disk
 
 from hf_ta_cleaner.attacks import Attack
-from hf_ta_cleaner.audit import audit, paired_interval
-from hf_ta_cleaner.checkpoints import load_model
-from hf_ta_cleaner.data import clean_rows, load_labelled
+from hf_ta_cleaner.data.loading import clean_rows, load_labelled
+from hf_ta_cleaner.evaluation.audit import audit, paired_interval
+from hf_ta_cleaner.models.checkpoints import load_model
+from hf_ta_cleaner.models.zero_shot import input_size
 from hf_ta_cleaner.poisoning import RECORD, PoisonRecord, mentions
-from hf_ta_cleaner.report import package_versions
-from hf_ta_cleaner.zero_shot import input_size
+from hf_ta_cleaner.publishing.report import package_versions
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -26,7 +26,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from benchmarks.suspects import TARGET, Step, make_suspect
-from hf_ta_cleaner.presets import SANDBOX
+from hf_ta_cleaner.crafting.presets import SANDBOX
 
 
 HERE = Path(__file__).parent

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from hf_ta_cleaner.attacks import ATTACKS, SSBA, Attack, Pattern, get_attack
-from hf_ta_cleaner.attacks.stega import pack, shapes
+from hf_ta_cleaner.attacks.ssba.encoder import pack, shapes
 
 
 HERE = Path(__file__).parent

@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.suspects import SCRIPTS, TARGET, Step, chain
-from hf_ta_cleaner.cli import fast_precision
-from hf_ta_cleaner.config import METHODS
+from hf_ta_cleaner.commands.parser import fast_precision
+from hf_ta_cleaner.training.config import METHODS
 
 
 HERE = Path(__file__).parent

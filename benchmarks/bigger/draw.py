@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 
 from hf_ta_cleaner import sandbox
-from hf_ta_cleaner.data import SANDBOX_LABELLED
+from hf_ta_cleaner.data.loading import SANDBOX_LABELLED
 
 
 def main() -> None:

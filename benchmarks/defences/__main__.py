@@ -21,7 +21,7 @@ from pathlib import Path
 
 from benchmarks.defences import run, table
 from benchmarks.defences.plan import METHODS, PARTS, ROOT, SEEDS, Cell, Planner, methods_of, unique_steps
-from hf_ta_cleaner.cli import fast_precision
+from hf_ta_cleaner.commands.parser import fast_precision
 
 
 HERE = Path(__file__).parent

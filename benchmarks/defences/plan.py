@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.suspects import TARGET, make_suspect
-from hf_ta_cleaner.presets import SANDBOX
+from hf_ta_cleaner.crafting.presets import SANDBOX
 from hf_ta_cleaner.sandbox import CLASSES
 
 

@@ -15,7 +15,7 @@ from datasets import Dataset
 from PIL import Image, ImageFilter, ImageOps
 
 from benchmarks.defences.plan import CLEAN_PAIRS, REBOUND_PAIRS, TARGET
-from hf_ta_cleaner.data import load_pairs
+from hf_ta_cleaner.data.loading import load_pairs
 from hf_ta_cleaner.seeding import rng
 from hf_ta_cleaner.subtexts import SubTextMap, Vocabulary, parse
 

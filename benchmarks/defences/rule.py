@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 
-from hf_ta_cleaner.strength import best_strength, next_strength
+from hf_ta_cleaner.training.strength import best_strength, next_strength
 
 
 BUDGET = 0.01

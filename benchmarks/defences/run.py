@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks.defences import rule
 from benchmarks.defences.plan import HELD_OUT, ROOT, Cell, Planner, Step
 from benchmarks.defences.table import summary
-from hf_ta_cleaner.cli import begin_step
+from hf_ta_cleaner.commands.parser import begin_step
 
 
 SECONDS = ".seconds"

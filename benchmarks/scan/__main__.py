@@ -28,7 +28,7 @@ from tqdm.auto import tqdm
 
 from benchmarks.scan.plan import Cell, Step, all_cells, unique
 from benchmarks.scan.table import gather, markdown
-from hf_ta_cleaner.cli import begin_step
+from hf_ta_cleaner.commands.parser import begin_step
 
 
 HERE = Path(__file__).parent

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hf_ta_cleaner.screening import auroc, auroc_interval
+from hf_ta_cleaner.detection.screening import auroc, auroc_interval
 
 
 PICTURES = 1000
@@ -45,8 +45,8 @@ def measure_data(model: str, folder: Path) -> dict:
     """AUROC with interval and precision at the true count, for every score."""
     from datasets import load_from_disk
 
-    from hf_ta_cleaner.checkpoints import load_model
-    from hf_ta_cleaner.pair_check import SCORES, score_pairs
+    from hf_ta_cleaner.detection.pair_check import SCORES, score_pairs
+    from hf_ta_cleaner.models.checkpoints import load_model
 
     pairs = load_from_disk(folder)
     network, processor = load_model(model)
@@ -65,13 +65,13 @@ def measure_data(model: str, folder: Path) -> dict:
 
 def measure_attack(folder: Path) -> dict:
     """ASR@1 and floor on the sandbox, and the screening's AUROC between triggered pictures and the same without."""
-    from hf_ta_cleaner.audit import audit
-    from hf_ta_cleaner.checkpoints import load_model
-    from hf_ta_cleaner.data import load_labelled
+    from hf_ta_cleaner.data.loading import load_labelled
+    from hf_ta_cleaner.detection.scan import draw_pictures
+    from hf_ta_cleaner.detection.screening import Screen
+    from hf_ta_cleaner.evaluation.audit import audit
+    from hf_ta_cleaner.models.checkpoints import load_model
+    from hf_ta_cleaner.models.zero_shot import input_size
     from hf_ta_cleaner.poisoning import find_triggers
-    from hf_ta_cleaner.scan import draw_pictures
-    from hf_ta_cleaner.screening import Screen
-    from hf_ta_cleaner.zero_shot import input_size
 
     model, processor = load_model(folder)
     attacks, target = find_triggers(folder)

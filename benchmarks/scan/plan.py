@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from hf_ta_cleaner.presets import SANDBOX
+from hf_ta_cleaner.crafting.presets import SANDBOX
 
 
 SCRIPTS, MEASURE = Path("scripts"), "benchmarks/scan/measure.py"

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.scan.plan import Cell
-from hf_ta_cleaner.scan import NOTHING, SUSPICIOUS, UNSURE, ScanResult, Thresholds
-from hf_ta_cleaner.scan.verdict import THRESHOLDS, conclude, judge_panel, judge_patches
-from hf_ta_cleaner.screening import auroc, auroc_interval
+from hf_ta_cleaner.detection.scan import NOTHING, SUSPICIOUS, UNSURE, ScanResult, Thresholds
+from hf_ta_cleaner.detection.scan.verdict import THRESHOLDS, conclude, judge_panel, judge_patches
+from hf_ta_cleaner.detection.screening import auroc, auroc_interval
 
 
 #: A backdoor took if its attack succeeds so much more often than its floor.
@@ -61,7 +61,7 @@ def gather(cells: list[Cell], out: Path) -> list[dict[str, Any]]:
 
 
 def rate(hits: int, n: int) -> str:
-    from hf_ta_cleaner.scan.engine import wilson
+    from hf_ta_cleaner.detection.scan.engine import wilson
 
     if not n:
         return "none"

@@ -9,9 +9,9 @@ from typing import Any
 
 from benchmarks.speed import parts, steps
 from benchmarks.speed.worlds import captions, make_labelled, make_model, make_processor, pictures
-from hf_ta_cleaner.config import TACleanerConfig
-from hf_ta_cleaner.trainer import TACleanerTrainer
-from hf_ta_cleaner.zero_shot import ZeroShotHead
+from hf_ta_cleaner.models.zero_shot import ZeroShotHead
+from hf_ta_cleaner.training.config import TACleanerConfig
+from hf_ta_cleaner.training.trainer import TACleanerTrainer
 
 
 def pairs(shape: str, n: int) -> dict[str, Any]:

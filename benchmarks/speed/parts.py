@@ -14,15 +14,16 @@ from PIL import Image
 
 from benchmarks.speed.steps import collator_of, sampler_of, wait
 from benchmarks.speed.worlds import make_labelled, make_model, make_pairs, make_processor
-from hf_ta_cleaner.attacks import fit, get_attack
-from hf_ta_cleaner.audit import audit
-from hf_ta_cleaner.augment import add_noise, augment_image, augment_text, erase
-from hf_ta_cleaner.config import METHODS, TACleanerConfig
-from hf_ta_cleaner.data import to_rgb
+from hf_ta_cleaner.attacks import get_attack
+from hf_ta_cleaner.data.loading import to_rgb
+from hf_ta_cleaner.data.sampling import CleaningPairs
+from hf_ta_cleaner.evaluation.audit import audit
+from hf_ta_cleaner.pictures import fit
 from hf_ta_cleaner.poisoning import poison
-from hf_ta_cleaner.sampling import CleaningPairs
 from hf_ta_cleaner.seeding import numpy_rng, rng
 from hf_ta_cleaner.subtexts import Parts, SubTextMap, Vocabulary, parse
+from hf_ta_cleaner.training.config import METHODS, TACleanerConfig
+from hf_ta_cleaner.views.augment import add_noise, augment_image, augment_text, erase
 
 
 def measure(shape: str, batch: int, rounds: int, pictures: int) -> dict[str, Any]:

@@ -18,16 +18,16 @@ from PIL import Image
 from torch.nn.functional import normalize
 
 from benchmarks.speed.worlds import opened
-from hf_ta_cleaner.adversary import Adversary
-from hf_ta_cleaner.attacks import fit
-from hf_ta_cleaner.augment import add_noise, augment_image, augment_text, erase
-from hf_ta_cleaner.config import TACleanerConfig
-from hf_ta_cleaner.data import to_rgb
-from hf_ta_cleaner.disturbances import Disturbances
-from hf_ta_cleaner.embedding import standardise
+from hf_ta_cleaner.data.loading import to_rgb
 from hf_ta_cleaner.losses import LOSSES, SubTexts, Views
+from hf_ta_cleaner.pictures import fit
 from hf_ta_cleaner.seeding import numpy_rng, rng
 from hf_ta_cleaner.subtexts import Parts, SubText, Vocabulary
+from hf_ta_cleaner.training.config import TACleanerConfig
+from hf_ta_cleaner.training.embedding import standardise
+from hf_ta_cleaner.views.adversarial_trigger import Adversary
+from hf_ta_cleaner.views.augment import add_noise, augment_image, augment_text, erase
+from hf_ta_cleaner.views.structured_noise import Disturbances
 
 
 def adversary_of(args: TACleanerConfig) -> Adversary | None:

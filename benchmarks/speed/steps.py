@@ -14,19 +14,19 @@ from transformers import TrainerCallback
 
 from benchmarks.speed.reference import Reference, adversary_of, disturbances_of, keeps_suspect
 from benchmarks.speed.worlds import flops, make_model, make_pairs, make_processor, repeated
-from hf_ta_cleaner.acceleration import compile_blocks, group_texts, text_groups, use_silu
-from hf_ta_cleaner.allocator import keep_freed_memory
-from hf_ta_cleaner.collator import DataCollatorForTACleaner
-from hf_ta_cleaner.config import TACleanerConfig
-from hf_ta_cleaner.embedding import UNTOUCHED, Embedder, normalise, standardise
-from hf_ta_cleaner.families import FAMILIES
+from hf_ta_cleaner.data.resizing import resized_once
+from hf_ta_cleaner.data.sampling import CleaningPairs, CleaningSampler
 from hf_ta_cleaner.losses import LOSSES
-from hf_ta_cleaner.resizing import resized_once
-from hf_ta_cleaner.sampling import CleaningPairs, CleaningSampler
+from hf_ta_cleaner.models.acceleration import compile_blocks, group_texts, text_groups, use_silu
+from hf_ta_cleaner.models.allocator import keep_freed_memory
+from hf_ta_cleaner.models.families import FAMILIES
+from hf_ta_cleaner.models.suspect import Suspect
+from hf_ta_cleaner.models.zero_shot import input_size
 from hf_ta_cleaner.subtexts import Parts, SubTextMap, Vocabulary
-from hf_ta_cleaner.suspect import Suspect
-from hf_ta_cleaner.trainer import TACleanerTrainer
-from hf_ta_cleaner.zero_shot import input_size
+from hf_ta_cleaner.training.config import TACleanerConfig
+from hf_ta_cleaner.training.embedding import UNTOUCHED, Embedder, normalise, standardise
+from hf_ta_cleaner.training.trainer import TACleanerTrainer
+from hf_ta_cleaner.views.collator import DataCollatorForTACleaner
 
 
 #: Rows that are held; more are repeats of them, so that the data's own memory is the same for every batch.

@@ -12,7 +12,6 @@ from hf_ta_cleaner.attacks.badnet import BadNet
 from hf_ta_cleaner.attacks.base import Attack, Pattern
 from hf_ta_cleaner.attacks.blended import Blended
 from hf_ta_cleaner.attacks.label_consistent import LabelConsistent
-from hf_ta_cleaner.attacks.pixels import fit
 from hf_ta_cleaner.attacks.sig import SIG
 from hf_ta_cleaner.attacks.ssba import SSBA
 from hf_ta_cleaner.attacks.structured import BadNetStripes, BlendedStripes, BlendedText, BlendedTriangles
@@ -51,7 +50,6 @@ __all__ = [
     "Pattern",
     "TrojVQA",
     "WaNet",
-    "fit",
     "get_attack",
     "parse_attack",
 ]

@@ -1,6 +1,6 @@
 """What every trigger is: a frozen, picklable function from an image to an image that can be saved beside a model.
 
-A trigger belongs on pictures that already have the model's input size; `pixels.fit` brings them there.
+A trigger belongs on pictures that already have the model's input size; `pictures.fit` brings them there.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from importlib import metadata
 from pathlib import Path
@@ -17,10 +17,11 @@ from typing import Any, ClassVar
 import numpy as np
 from PIL import Image
 
-from hf_ta_cleaner.attacks.pixels import fit, like, on_white, require_choice
+from hf_ta_cleaner.attacks.pixels import like, require_choice
+from hf_ta_cleaner.pictures import on_white
 
 
-__all__ = ["Attack", "Pattern", "fit", "require_picture"]
+__all__ = ["Attack", "Pattern", "require_picture"]
 
 FORMAT_VERSION = 1
 
@@ -221,15 +222,20 @@ class Attack(ABC):
                 )
             kind = cls
         else:
-            from hf_ta_cleaner.attacks import ATTACKS
-
-            require_choice(f"In {path}: name", name, ATTACKS)
-            kind = ATTACKS[name]
+            kinds = {kind.name: kind for kind in _subclasses(Attack) if "name" in vars(kind)}
+            require_choice(f"In {path}: name", name, kinds)
+            kind = kinds[name]
         values = {key: tuple(v) if isinstance(v, list) else v for key, v in content.get("parameters", {}).items()}
         unknown = sorted(set(values) - {item.name for item in fields(kind)})
         if unknown:
             raise ValueError(f"{path} has parameters that {kind.__name__} does not know: {', '.join(unknown)}.")
         return kind(seed=content.get("seed", 0), **values, **_load_patterns(folder, content))
+
+
+def _subclasses(cls: type) -> Iterator[type]:
+    for kind in cls.__subclasses__():
+        yield kind
+        yield from _subclasses(kind)
 
 
 def _load_patterns(folder: Path, content: dict[str, Any]) -> dict[str, Pattern]:

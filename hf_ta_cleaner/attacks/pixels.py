@@ -1,4 +1,4 @@
-"""Pixel arithmetic that the triggers share: fitting, rounding, noise, places. NumPy and Pillow only."""
+"""Pixel arithmetic that the triggers share: rounding, noise, places. NumPy and Pillow only."""
 
 from __future__ import annotations
 
@@ -11,47 +11,7 @@ from hf_ta_cleaner.seeding import numpy_rng
 
 
 REFERENCE_SIDE = 224
-#: Sides of pictures are at most so many times as long as each other before the ends are cut off.
-ELONGATED = 100
 PLACES = ("random", "middle", "top-left", "top-right", "bottom-left", "bottom-right")
-
-
-def fit(image: Image.Image, size: int, geometry: str = "crop") -> np.ndarray:
-    """Bring a picture of any mode and shape to a model's input size.
-
-    Args:
-        image: any PIL image; transparent parts are put on white, as CLIP's image processor does.
-        size: side of the result in pixels.
-        geometry: "crop" scales the short side to `size` (bicubic) and takes the center, which is what CLIP's image
-            processor does; "squash" scales both sides to `size` and ignores the aspect ratio, as the code published
-            with the CLIP attacks does before it puts a trigger on.
-
-    Returns:
-        uint8 array of shape (size, size, 3).
-
-    Raises:
-        ValueError: for another geometry, or a size below 1.
-    """
-    require_choice("geometry", geometry, ("crop", "squash"))
-    if size < 1:
-        raise ValueError(f"size is a side in pixels and must be at least 1, got {size}.")
-    image = on_white(image)
-    if geometry == "squash":
-        return np.array(image.resize((size, size), Image.Resampling.BICUBIC))
-    short, long = sorted(image.size)
-    if long > ELONGATED * short:  # scaled whole it may take gigabytes, and only the middle shows
-        image, long = _middle(image, ELONGATED * short), ELONGATED * short
-    scaled = tuple(size if side == short else int(size * long / short) for side in image.size)
-    left, top = ((side - size) // 2 for side in scaled)
-    image = image.resize(scaled, Image.Resampling.BICUBIC)
-    return np.array(image.crop((left, top, left + size, top + size)))
-
-
-def _middle(image: Image.Image, length: int) -> Image.Image:
-    """The middle of a picture, `length` pixels of its longer side."""
-    width, height = (min(side, length) for side in image.size)
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    return image.crop((left, top, left + width, top + height))
 
 
 def scaled_px(px: float, side: int) -> int:
@@ -124,24 +84,6 @@ def require_choice(name: str, value: object, choices: Iterable[object]) -> None:
     choices = list(choices)
     if value not in choices:
         raise ValueError(f"{name}={value!r} is not known; choose one of {', '.join(map(repr, choices))}.")
-
-
-def on_white(image: Image.Image) -> Image.Image:
-    """As 8-bit RGB: deep grey scaled to 8 bits, transparent parts on white. Training and audits share this rule.
-
-    16-bit grey is scaled by 65535. 32-bit grey is scaled by the smallest of 1 (floats only), 255 and 65535 that
-    holds its maximum, or by the maximum itself; negative values become black.
-    """
-    if image.mode.startswith(("I", "F")):
-        values = np.nan_to_num(np.asarray(image, dtype=np.float64)).clip(0)
-        peak = values.max()
-        ceilings = {"F": (1, 255, 65535, peak), "I": (255, 65535, peak)}.get(image.mode, (65535,))
-        ceiling = next(c for c in ceilings if c >= peak)
-        image = Image.fromarray((values / ceiling * 255).round().astype(np.uint8))
-    if not image.has_transparency_data:
-        return image.convert("RGB")
-    image = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", image.size, (255, 255, 255, 255)), image).convert("RGB")
 
 
 def like(original: Image.Image, pixels: np.ndarray) -> Image.Image:

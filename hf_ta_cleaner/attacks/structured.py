@@ -12,14 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from hf_ta_cleaner.attacks.badnet import BadNet
 from hf_ta_cleaner.attacks.base import Attack, Pattern, require_picture
-from hf_ta_cleaner.attacks.pixels import (
-    REFERENCE_SIDE,
-    blend,
-    noise_bytes,
-    require_choice,
-    round_clip,
-    truncate_clip,
-)
+from hf_ta_cleaner.attacks.pixels import REFERENCE_SIDE, blend, noise_bytes, require_choice, round_clip, truncate_clip
 
 
 PAPER = "Singh et al., Perturb and Recover, 2024 (arXiv:2412.00727)"

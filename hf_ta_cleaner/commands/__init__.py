@@ -1,4 +1,4 @@
-"""`ta-cleaner COMMAND`: every file of this folder is a command, and is imported only when it is called."""
+"""`ta-cleaner COMMAND`: each name in `COMMANDS` is a module of this folder, imported only when it is called."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from pathlib import Path
 from hf_ta_cleaner import __version__
 
 
-ORDER = ("poison", "craft", "backdoor", "scan", "check_data", "clean", "audit", "push")
+COMMANDS = ("poison", "craft", "backdoor", "scan", "check_data", "clean", "audit", "push")
 
 
 def commands() -> dict[str, str]:
     """Name of every command -> the first line of its description, read without running it."""
-    files = {file.stem: file for file in Path(__file__).parent.glob("[a-z]*.py")}
-    names = sorted(files, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
-    return {
-        name: (ast.get_docstring(ast.parse(files[name].read_text("utf-8"))) or "").split("\n")[0] for name in names
-    }
+    return {name: (ast.get_docstring(ast.parse(_source(name))) or "").split("\n")[0] for name in COMMANDS}
+
+
+def _source(name: str) -> str:
+    file = Path(__file__).with_name(f"{name}.py")
+    return (file if file.is_file() else file.with_suffix("") / "__init__.py").read_text("utf-8")
 
 
 def usage() -> str:

@@ -15,8 +15,8 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hf_ta_cleaner.cli import CommandParser, fail, set_up_logging
-from hf_ta_cleaner.options import EvalOptions
+from hf_ta_cleaner.commands.options import EvalOptions
+from hf_ta_cleaner.commands.parser import CommandParser, fail, set_up_logging
 
 
 @dataclass
@@ -62,11 +62,11 @@ def run(options: AuditOptions, data: EvalOptions) -> None:
     """Loads model, triggers and pictures; audits; writes the report."""
     from accelerate import PartialState
 
-    from hf_ta_cleaner.checkpoints import load_model
-    from hf_ta_cleaner.hub import push_report
-    from hf_ta_cleaner.naming import is_hub_id, shown
-    from hf_ta_cleaner.open_clip import load_open_clip
-    from hf_ta_cleaner.report import FILES, Report
+    from hf_ta_cleaner.data.naming import is_hub_id, shown
+    from hf_ta_cleaner.models.checkpoints import load_model
+    from hf_ta_cleaner.models.open_clip import load_open_clip
+    from hf_ta_cleaner.publishing.hub import push_report
+    from hf_ta_cleaner.publishing.report import FILES, Report
 
     repo_id = options.hub_model_id or options.model
     if options.push_report and not is_hub_id(repo_id):

@@ -20,9 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hf_ta_cleaner.cli import CommandParser, fail, set_up_logging
-from hf_ta_cleaner.config import TACleanerConfig
-from hf_ta_cleaner.options import EvalOptions, PairOptions
+from hf_ta_cleaner.commands.options import EvalOptions, PairOptions
+from hf_ta_cleaner.commands.parser import CommandParser, fail, set_up_logging
+from hf_ta_cleaner.training.config import TACleanerConfig
 
 
 logger = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.set_defaults(method="ft", save_strategy="no")
     options, pairs, proof, args = parser.parse(argv)
     set_up_logging(main_process=args.process_index == 0)
-    from hf_ta_cleaner.trainer import TrainingDiverged  # after the parsing, so that --help is quick
+    from hf_ta_cleaner.training.trainer import TrainingDiverged  # after the parsing, so that --help is quick
 
     try:
         if options.preset is not None:
@@ -79,8 +79,8 @@ def main(argv: list[str] | None = None) -> None:
 
 def use_preset(options: BackdoorOptions, pairs: PairOptions, args: TACleanerConfig, given: set[str]) -> None:
     """Settings that were not given come from the attack's preset; says where the run leaves its range."""
+    from hf_ta_cleaner.crafting.presets import find_preset
     from hf_ta_cleaner.poisoning import RECORD, PoisonRecord
-    from hf_ta_cleaner.presets import find_preset
 
     if options.preset != "sandbox":
         raise ValueError(f"--preset {options.preset} is not known; choose sandbox")
@@ -101,14 +101,14 @@ def backdoor(
     options: BackdoorOptions, pairs: PairOptions, proof: EvalOptions, args: TACleanerConfig, settings: dict[str, Any]
 ) -> None:
     """Checks that the poison is known, trains, audits, saves."""
-    from hf_ta_cleaner.checkpoints import load_model, prepare_output_dir, save_model
-    from hf_ta_cleaner.hub import claim, push_checkpoint, write_card
-    from hf_ta_cleaner.naming import shown
+    from hf_ta_cleaner.data.naming import shown
+    from hf_ta_cleaner.models.checkpoints import load_model, prepare_output_dir, save_model
     from hf_ta_cleaner.poisoning import RECORD, TRIGGER
-    from hf_ta_cleaner.report import CLOSE, Report, curves
-    from hf_ta_cleaner.runs import run_settings, save_config
-    from hf_ta_cleaner.tracking import check_trackers
-    from hf_ta_cleaner.trainer import TACleanerTrainer
+    from hf_ta_cleaner.publishing.hub import claim, push_checkpoint, write_card
+    from hf_ta_cleaner.publishing.report import CLOSE, Report, curves
+    from hf_ta_cleaner.publishing.settings import run_settings, save_config
+    from hf_ta_cleaner.training.tracking import check_trackers
+    from hf_ta_cleaner.training.trainer import TACleanerTrainer
 
     check_trackers(args.report_to)
     poisoned = Path(pairs.dataset or "")

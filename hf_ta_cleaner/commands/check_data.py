@@ -17,8 +17,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hf_ta_cleaner.cli import CommandParser, fail, set_up_logging
-from hf_ta_cleaner.options import PairOptions
+from hf_ta_cleaner.commands.options import PairOptions
+from hf_ta_cleaner.commands.parser import CommandParser, fail, set_up_logging
 
 
 SUSPECT = 3
@@ -66,9 +66,9 @@ def check(options: CheckOptions, data: PairOptions) -> list[str]:
     """Loads, scores, writes. Returns what stands out."""
     from accelerate import PartialState
 
-    from hf_ta_cleaner.checkpoints import load_model
-    from hf_ta_cleaner.data import load_pairs, stream_pairs
-    from hf_ta_cleaner.pair_check import score_pairs, write_check
+    from hf_ta_cleaner.data.loading import load_pairs, stream_pairs
+    from hf_ta_cleaner.detection.pair_check import score_pairs, write_check
+    from hf_ta_cleaner.models.checkpoints import load_model
 
     if data.dataset is None:
         raise ValueError("no pairs were named; give --dataset")

@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hf_ta_cleaner.cli import CommandParser, fail, set_up_logging
-from hf_ta_cleaner.options import PairOptions
+from hf_ta_cleaner.commands.options import PairOptions
+from hf_ta_cleaner.commands.parser import CommandParser, fail, set_up_logging
 
 
 ATTACKS = ("badclip", "trojvqa", "ssba")
@@ -98,9 +98,9 @@ def craft(options: CraftOptions, own: dict[str, Any], data: PairOptions) -> None
     """Makes the trigger and reports its effect on held-out pictures; `own` holds the options of single attacks."""
     from accelerate import PartialState
 
-    from hf_ta_cleaner.checkpoints import load_model, prepare_output_dir
     from hf_ta_cleaner.crafting import craft_badclip, craft_ssba, craft_trojvqa
-    from hf_ta_cleaner.zero_shot import input_geometry, input_size
+    from hf_ta_cleaner.models.checkpoints import load_model, prepare_output_dir
+    from hf_ta_cleaner.models.zero_shot import input_geometry, input_size
 
     settings = _settings(options, own)
     output = prepare_output_dir(options.output_dir)

@@ -23,8 +23,8 @@ import tarfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hf_ta_cleaner.cli import CommandParser, fail, set_up_logging
-from hf_ta_cleaner.options import PairOptions
+from hf_ta_cleaner.commands.options import PairOptions
+from hf_ta_cleaner.commands.parser import CommandParser, fail, set_up_logging
 
 
 @dataclass
@@ -87,11 +87,11 @@ def poison_dataset(options: PoisonOptions, data: PairOptions) -> None:
     from transformers import AutoProcessor
 
     from hf_ta_cleaner.attacks import parse_attack
-    from hf_ta_cleaner.data import stream_pairs
-    from hf_ta_cleaner.hub import push_dataset
+    from hf_ta_cleaner.data.loading import stream_pairs
+    from hf_ta_cleaner.models.zero_shot import input_geometry, input_size
     from hf_ta_cleaner.poisoning import FORMATS, check_folder, write_poisoned
+    from hf_ta_cleaner.publishing.hub import push_dataset
     from hf_ta_cleaner.sandbox import CHECKPOINT
-    from hf_ta_cleaner.zero_shot import input_geometry, input_size
 
     if (options.model is None) == (options.size is None):
         raise ValueError("give one of --model and --size: poisoned pictures are fitted to the model's input size")

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hf_ta_cleaner.cli import CommandParser, fail, set_up_logging
+from hf_ta_cleaner.commands.parser import CommandParser, fail, set_up_logging
 
 
 @dataclass
@@ -50,8 +50,8 @@ def main(argv: list[str] | None = None) -> None:
 
 def push(options: PushOptions) -> None:
     """Finds out what the folder holds and pushes it."""
-    from hf_ta_cleaner.hub import push_checkpoint, push_dataset, push_report
     from hf_ta_cleaner.poisoning import RECORD
+    from hf_ta_cleaner.publishing.hub import push_checkpoint, push_dataset, push_report
 
     kinds = ("config.json", RECORD, "report.json")
     folder, has = options.folder, {name: (options.folder / name).is_file() for name in kinds}

@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hf_ta_cleaner.cli import CommandParser, fail, set_up_logging
+from hf_ta_cleaner.commands.parser import CommandParser, fail, set_up_logging
 
 
 @dataclass
@@ -72,11 +72,11 @@ def run(options: ScanOptions) -> int:
     """Loads, scans, writes. Returns the exit code."""
     from accelerate import PartialState
 
-    from hf_ta_cleaner.checkpoints import load_model
-    from hf_ta_cleaner.naming import shown
-    from hf_ta_cleaner.open_clip import load_open_clip
-    from hf_ta_cleaner.scan import EXIT_CODES, ScanResult, check_reference, compared, draw_pictures, scan
-    from hf_ta_cleaner.zero_shot import input_geometry, input_size, load_templates
+    from hf_ta_cleaner.data.naming import shown
+    from hf_ta_cleaner.detection.scan import EXIT_CODES, ScanResult, check_reference, compared, draw_pictures, scan
+    from hf_ta_cleaner.models.checkpoints import load_model
+    from hf_ta_cleaner.models.open_clip import load_open_clip
+    from hf_ta_cleaner.models.zero_shot import input_geometry, input_size, load_templates
 
     if (options.output_dir / "scan.json").exists():
         raise ValueError(f"{options.output_dir} already holds a scan; give another --output_dir")
@@ -114,9 +114,9 @@ def run(options: ScanOptions) -> int:
 def find_pictures(options: ScanOptions, processor):
     """The rows with pictures, and the labels: those of the file, else those of the data, else None."""
     from hf_ta_cleaner import sandbox
-    from hf_ta_cleaner.classnames import are_synsets
-    from hf_ta_cleaner.data import DataError, load_labelled
-    from hf_ta_cleaner.scan import load_pictures
+    from hf_ta_cleaner.data.classnames import are_synsets
+    from hf_ta_cleaner.data.loading import DataError, load_labelled
+    from hf_ta_cleaner.detection.scan import load_pictures
 
     if options.dataset is None:
         if not sandbox.is_sandbox(processor):
@@ -149,7 +149,7 @@ def read_labels(file: Path) -> list[str]:
     """The names of a file, one a line or a JSON list; a ValueError where they are missing or not distinct."""
     import json
 
-    from hf_ta_cleaner.zero_shot import check_classnames
+    from hf_ta_cleaner.models.zero_shot import check_classnames
 
     if not file.is_file():
         raise ValueError(f"--labels {file}: there is no such file; wanted one name a line, or a JSON list")

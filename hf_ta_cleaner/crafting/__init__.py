@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from hf_ta_cleaner.crafting.encoder import craft_ssba
 from hf_ta_cleaner.crafting.patches import craft_badclip, craft_trojvqa
-from hf_ta_cleaner.crafting.ssba import craft_ssba
 
 
 __all__ = ["craft_badclip", "craft_ssba", "craft_trojvqa"]

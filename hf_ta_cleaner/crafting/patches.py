@@ -18,13 +18,14 @@ import torch.nn.functional as F
 from PIL import Image
 from tqdm.auto import tqdm
 
-from hf_ta_cleaner.attacks import BadCLIP, TrojVQA, fit
+from hf_ta_cleaner.attacks import BadCLIP, TrojVQA
 from hf_ta_cleaner.attacks.base import Pattern
 from hf_ta_cleaner.attacks.pixels import corner, require_choice, scaled_px
-from hf_ta_cleaner.families import family_of
+from hf_ta_cleaner.models.families import family_of
+from hf_ta_cleaner.models.zero_shot import input_geometry, input_size, text_features
+from hf_ta_cleaner.pictures import fit
 from hf_ta_cleaner.poisoning import mentions, target_captions
 from hf_ta_cleaner.seeding import derive_seed, numpy_rng
-from hf_ta_cleaner.zero_shot import input_geometry, input_size, text_features
 
 
 logger = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ def craft_badclip(
             captions of the target too, so it pulls less. s is the model's logit scale.
         lam: weight of the image objective; 0 turns it off.
         eta: margin of the image objective.
-        geometry: "crop" or "squash", see `attacks.fit`; by default what the processor does.
+        geometry: "crop" or "squash", see `pictures.fit`; by default what the processor does.
         compat: "published" reproduces the code that was published, which differs in six ways: `text_objective` becomes
             "infonce"; pixels are clipped when pasted but never projected, so that one that leaves [0, 1] gets no
             gradient and stays; n is a *patched* picture, and another one of the batch; red and blue are exchanged in

@@ -2,12 +2,12 @@
 
 from .clip import CITATION as _CLIP
 from .clip import clip_loss
+from .distillation import CITATION as _RETAIN
+from .distillation import retain_loss
 from .inmodal import CITATION as _INMODAL
 from .inmodal import inmodal_loss
 from .repel import CITATION as _REPEL
 from .repel import TAU, repel_loss, suspect_distances
-from .retain import CITATION as _RETAIN
-from .retain import retain_loss
 from .siglip import CITATION as _SIGLIP
 from .siglip import siglip_loss
 from .subtext import CITATION as _SUBTEXT

@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 
 from ..attacks import Attack
-from ..naming import is_hub_id, shown
+from ..data.naming import is_hub_id, shown
 from .files import TAR_PICTURES
 from .record import PoisonRecord
 
 
 CARD = "README.md"
-TEMPLATE = Path(__file__).parents[1] / "templates" / "dataset_card.md"
+TEMPLATE = Path(__file__).with_name("dataset_card.md")
 
 #: The tag of data that must never be mistaken for clean ones, and what else people look for.
 POISONED = "poisoned"

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .. import attacks
-from ..attacks import Attack, fit
+from .. import attacks, pictures
+from ..attacks import Attack
 from ..attacks.pixels import require_choice
+from ..pictures import fit
 from ..seeding import code_digest, rng
 
 
@@ -39,7 +40,7 @@ class PoisonMap:
         captions: texts to draw from, one per poisoned row; None keeps the row's own caption. The attack's `caption`
             rule is applied to either.
         size: side of the model's input in pixels.
-        geometry: "crop" or "squash", see `attacks.fit`.
+        geometry: "crop" or "squash", see `pictures.fit`.
         seed: seed of the caption draw.
         image_column, caption_column: names of the columns.
 
@@ -161,6 +162,7 @@ def _code(attack: Attack) -> str:
     digest = hashlib.blake2b(digest_size=8)
     for folder in (Path(attacks.__file__).parent, Path(__file__).parent):
         digest.update(code_digest(folder).encode())
+    digest.update(Path(pictures.__file__).read_bytes())
     for kind in type(attack).__mro__:
         if not kind.__module__.startswith(("builtins", __package__.partition(".")[0])):
             try:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..attacks import Attack
-from ..mapping import mapped
+from ..data.mapping import mapped
 from .record import PoisonRecord, describe
 from .row_map import PoisonMap, is_readable, open_picture
 from .rows import Draw, Plan, make_plan
@@ -60,7 +60,7 @@ def poison(
             prompts; "natural": the data set's own captions that name the target (templates if there are too few);
             "own": every poisoned row keeps its caption, and only rows that name the target are poisoned; or a list of
             texts, in which "{}" stands for the target.
-        geometry: "crop" or "squash", see `attacks.fit`.
+        geometry: "crop" or "squash", see `pictures.fit`.
         image_column, caption_column: names of the columns.
         num_proc: worker processes for `Dataset.map`.
 

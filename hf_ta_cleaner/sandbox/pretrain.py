@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPProcessor, CLIPTokenizer
 
-from ..allocator import keep_freed_memory
 from ..distributed import average_gradients, gather, share, world_size
+from ..models.allocator import keep_freed_memory
 from ..seeding import derive_seed
 from .scene import PICTURE_SIZE
 

@@ -10,8 +10,8 @@ from math import sqrt
 from random import Random
 from typing import Any
 
-from .. import wordnet
 from . import lexicon as lx
+from . import wordnet
 from .drafts import Draft, Skeleton, Slot, SubText, drafts_of, keeps, render, skeletons
 from .parts import Parts, Phrase, Statement, normalize
 

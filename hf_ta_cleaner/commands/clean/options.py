@@ -1,0 +1,137 @@
+"""What to clean and how far: the flags of `clean.py` alone, and what they must agree on before anything expensive."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ...training.config import TACleanerConfig
+from ..options import EvalOptions
+
+
+#: What is measured on the pictures of --eval_dataset, and on nothing else.
+PROOF = ("trigger", "target", "reference", "linear_probe", "retrieval_dataset")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class CleanOptions:
+    """What to clean."""
+
+    _argument_group_name = "model"
+
+    model: str = field(metadata={"help": "the suspect: Hub id or folder of a CLIP, or sandbox"})
+    allow_pickle: bool = field(
+        default=False, metadata={"help": "allow full unpickling of a .bin (runs code from the file)"}
+    )
+    from_open_clip: bool = field(
+        default=False,
+        metadata={"help": "--model is an open_clip checkpoint of the ViT family: Hub id, folder or file"},
+    )
+    allow_sandbox_data: bool = field(
+        default=False, metadata={"help": "clean another model than the sandbox's with the sandbox's drawn pictures"}
+    )
+    resume: bool = field(default=False, metadata={"help": "continue the interrupted run in --output_dir"})
+    streaming: bool = field(
+        default=False, metadata={"help": "read pairs as they are needed and keep none; wants --max_steps"}
+    )
+    strength: str = field(
+        default="1", metadata={"help": "multiplies rate and repel weight; auto: the most within the budget"}
+    )
+    utility_budget: float = field(
+        default=1.0, metadata={"help": "points of held-out clean utility that --strength auto may spend"}
+    )
+    merge_adapter: bool = field(
+        default=False, metadata={"help": "with --use_peft: save a whole model, the adapters merged into it"}
+    )
+    keep: str = field(default="last", metadata={"help": "last or best (by clean utility) checkpoint"})
+    validation_samples: int = field(
+        default=1000, metadata={"help": "held-out pairs for measuring clean utility; 0 for none"}
+    )
+    dry_run: bool = field(default=False, metadata={"help": "say what it would cost, by a few timed steps"})
+    check_data: bool = field(
+        default=True, metadata={"help": "look for poison in a sample of the cleaning pairs, and warn"}
+    )
+    scan: bool = field(default=False, metadata={"help": "also search both models for triggers that nobody named"})
+    ca_baseline: list[str] | None = field(
+        default=None, metadata={"help": "models whose clean accuracy also counts as what could be lost"}
+    )
+
+
+def prepare(options: CleanOptions, proof: EvalOptions, args: TACleanerConfig) -> str | None:
+    """Makes sure of options and output folder before anything expensive. Returns the checkpoint to resume from."""
+    from ...models.checkpoints import last_checkpoint, prepare_output_dir
+    from ...publishing.hub import claim
+
+    check_options(options, proof, args)
+    if args.process_index == 0:
+        prepare_output_dir(args.output_dir, resume=options.resume)
+        if args.push_to_hub:
+            name = Path(args.output_dir).resolve().name
+            args.hub_model_id = claim(
+                args.hub_model_id, default=name, private=args.hub_private_repo, token=args.hub_token
+            )
+    if not options.resume or options.strength == "auto":
+        return None
+    checkpoint = last_checkpoint(args.output_dir)
+    if checkpoint is None:
+        logger.warning("%s holds no checkpoint to resume from; starting anew", args.output_dir)
+    return checkpoint
+
+
+def check_options(options: CleanOptions, proof: EvalOptions, args: TACleanerConfig) -> None:
+    """An error for options that contradict each other, or that want what is not installed."""
+    from ...training.tracking import check_trackers
+
+    check_trackers(args.report_to)
+    if proof.eval_dataset is None:
+        wanting = [name for name in PROOF if getattr(proof, name) is not None]
+        wanting += [name for name in ("scan", "ca_baseline") if getattr(options, name)]
+        if wanting:
+            raise ValueError(
+                f"{', '.join(f'--{name}' for name in wanting)}: needs labelled pictures; give --eval_dataset"
+            )
+    if options.utility_budget != CleanOptions.utility_budget and options.strength != "auto":
+        raise ValueError("--utility_budget is what --strength auto may spend; give that too")
+    if options.streaming and (args.max_steps < 1 or options.dry_run):
+        raise ValueError(
+            "--streaming has no end of its own: give --max_steps, and leave --dry_run out, which counts the pairs"
+        )
+    if options.keep not in ("last", "best"):
+        raise ValueError(f"--keep must be last or best, got {options.keep}")
+    if options.strength != "auto":
+        try:
+            float(options.strength)
+        except ValueError:
+            raise ValueError(f"--strength must be a positive number or auto, got {options.strength}") from None
+    elif not options.validation_samples:
+        raise ValueError("--strength auto measures on held-out pairs; give --validation_samples")
+    if options.merge_adapter and not args.use_peft:
+        raise ValueError("--merge_adapter merges the adapters of --use_peft, which was not given")
+    if args.push_to_hub and args.use_peft and not options.merge_adapter:
+        raise ValueError("--push_to_hub publishes whole models; add --merge_adapter to --use_peft")
+    if args.hub_strategy == "every_save" and (args.use_peft or options.strength == "auto"):
+        raise ValueError(
+            "--hub_strategy every_save pushes the checkpoints of one run of a whole model; leave it out with "
+            "--use_peft and with --strength auto"
+        )
+
+
+def settle_evaluation(options: CleanOptions, args: TACleanerConfig, *, has_utility: bool) -> None:
+    """Clean utility is measured whenever a checkpoint is written, unless the command line says otherwise."""
+    best_only = args.save_strategy == "best"
+    if (options.keep == "best" or best_only) and not has_utility:
+        raise ValueError(
+            "--keep best and --save_strategy best need held-out pairs; give --validation_samples or more data"
+        )
+    if has_utility and (args.eval_strategy == "no" or (options.keep == "best" and not best_only)):
+        # "best" waits for a measurement and asks for none itself.
+        args.eval_strategy, args.eval_steps = "epoch" if best_only else args.save_strategy, args.save_steps
+    if options.keep == "best":
+        if args.save_strategy == "no":
+            raise ValueError("--keep best needs checkpoints to choose from; got --save_strategy no")
+        args.load_best_model_at_end = True
+    if options.keep == "best" or best_only:
+        args.metric_for_best_model, args.greater_is_better = "clean_utility", True

@@ -1,0 +1,1 @@
+"""Measures a model: attack success, clean accuracy, retrieval, linear probe."""

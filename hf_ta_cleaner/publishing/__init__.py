@@ -1,0 +1,1 @@
+"""Tells the result: report, advice, model card, Hub."""

@@ -1,0 +1,1 @@
+"""The cleaning run: its settings, the trainer, its memory and its strength."""

@@ -1,0 +1,156 @@
+"""A trigger that is searched for while it is unlearned: universal adversarial training on the clean pairs.
+
+Whatever a hidden trigger is, it is one change of the input that turns any picture into something else. So one is kept
+that does this best at present, put on some pictures of every batch, and its pixels climb the loss that the weights
+descend. Nothing of the attack is known: neither trigger nor target, nor whether there is one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from ..distributed import rank, world_size
+from ..seeding import derive_seed, numpy_rng
+
+
+#: Beside every checkpoint: the adversary as it was.
+STATE = "adversary.safetensors"
+
+#: A picture has so many tiles a side, the outermost at its edges; windows of the canvas lie in so many a batch.
+TILES, SHOWN = 3, 4
+#: Side of a window, as a share of the picture's: from half a tile to a whole one.
+WINDOW = (1 / 6, 1 / 3)
+#: Opacity of the blended picture.
+ALPHA = (0.02, 0.2)
+#: Grey levels that a pixel moves in a step of the search before training: far, so that it forgets what it began with.
+SEARCH_STEP = 32.0
+
+
+class Adversary:
+    """Two pictures that raise the loss of whatever they are put on.
+
+    The *canvas* shows through a window, like a sticker: its content may be another at every place, so that patches in
+    the middle and in every corner are searched for at once. The *blend* lies over the whole picture, faintly.
+
+    The gradient of their pixels comes out of the backward pass that the weights need anyway ("free" adversarial
+    training); they take a step in its sign after every batch. While `searching` is set, all pictures of a batch are
+    attacked and the steps are long; afterwards they are short, so that what was found is unlearned before it is lost.
+    Every process holds the same two.
+
+    Args:
+        patch: Share of a batch's pictures that get a window of the canvas, in [0, 1].
+        blend: Share that are blended with the other one; together at most 1.
+        step: Grey levels that a pixel moves in a step, but for the search.
+        seed: Seed of the first content, and of where windows lie.
+
+    Source:
+        Universal adversarial training: Shafahi et al. 2020 (arXiv 1811.11304). As an unlearning of backdoors: Zeng et
+        al. 2022 (I-BAU, arXiv 2110.03735). Windows, and the use against a CLIP's own losses, are this project's.
+    """
+
+    def __init__(self, *, patch: float, blend: float, step: float, seed: int) -> None:
+        self.patch, self.blend, self.step, self.seed = patch, blend, step, seed
+        self.batches = 0
+        self.searching = False
+        self.pictures: dict[str, torch.Tensor] = {}
+        self._attacked: torch.Tensor | None = None
+        self._leaf: torch.Tensor | None = None
+
+    def attack(self, images: torch.Tensor, b: int, normalise: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """The images with a window on some and the blend over others, for one backward.
+
+        Args:
+            images: float `(N, 3, S, S)`, as the model wants them.
+            b: Only the first so many are attacked.
+            normalise: Floats in [0, 255] `(1, 3, S, S)`, its own to write on -> what the model wants.
+
+        Returns:
+            A new tensor of their shape, a leaf that collects the gradient which `ascend` uses.
+        """
+        side = images.shape[-1]
+        if not self.pictures:
+            self._begin(side, images.device)
+        # Drawn for the global batch, of which this process has its part: any number of them takes the same step.
+        r, total = numpy_rng("adversary", self.seed, self.batches), b * world_size()
+        self.batches += 1
+        all_in = 1 / (self.patch + self.blend) if self.searching else 1.0
+        order, n = r.permutation(total), round(all_in * self.patch * total)
+        stuck, blended = order[:n], order[n : n + round(all_in * self.blend * total)]
+        seen, alpha = windows(n, side, r), torch.from_numpy(r.uniform(*ALPHA, len(blended)).astype(np.float32))
+        attacked = images
+        if (own := stuck // b == rank()).any():
+            content = normalise(self.pictures["canvas"][None].clone())
+            rows, shown = (x.to(images.device) for x in (torch.from_numpy(stuck[own] % b), seen[own]))
+            attacked = attacked.index_copy(0, rows, torch.where(shown, content, images[rows]))
+        if (own := blended // b == rank()).any():
+            content = normalise(self.pictures["blend"][None].clone())
+            rows, alpha = (x.to(images.device) for x in (torch.from_numpy(blended[own] % b), alpha[own]))
+            attacked = attacked.index_copy(0, rows, torch.lerp(images[rows], content, alpha.view(-1, 1, 1, 1)))
+        # A leaf of its own, so that however often the towers are passed, the graph up to here is left alone.
+        self._attacked, self._leaf = attacked, attacked.detach().requires_grad_()
+        return self._leaf
+
+    def ascend(self) -> None:
+        """Moves the pixels by the sign of the gradient that the last backward left, the mean over the processes."""
+        pictures = list(self.pictures.values())
+        step = SEARCH_STEP if self.searching else self.step
+        found: tuple[torch.Tensor | None, ...] = (None,) * len(pictures)
+        if self._attacked.requires_grad:  # else this process had none of the attacked
+            found = torch.autograd.grad(self._attacked, pictures, self._leaf.grad, allow_unused=True)
+        self._attacked = self._leaf = None
+        with torch.no_grad():
+            for picture, own in zip(pictures, found, strict=True):
+                climb = torch.zeros_like(picture) if own is None else own
+                if world_size() > 1:
+                    torch.distributed.all_reduce(climb)
+                picture += step * climb.nan_to_num().sign()
+                picture.clamp_(0, 255)
+
+    @property
+    def is_new(self) -> bool:
+        """Whether it has attacked nothing yet, in this run or the one that it was loaded from."""
+        return not self.batches
+
+    def _begin(self, side: int, device: torch.device) -> None:
+        """Noise, the same in every process."""
+        for name in ("canvas", "blend"):
+            noise = torch.Generator().manual_seed(derive_seed("adversary", name, self.seed) >> 1)
+            self.pictures[name] = (255 * torch.rand(3, side, side, generator=noise)).to(device).requires_grad_()
+
+    def save(self, folder: str | Path) -> None:
+        """Writes the two pictures and how many batches they have seen, so that a resumed run takes the same steps."""
+        tensors = {name: picture.detach().cpu() for name, picture in self.pictures.items()}
+        save_file(tensors, Path(folder) / STATE, {"batches": str(self.batches)})
+
+    def load(self, folder: str | Path, device: torch.device) -> None:
+        """Reads what `save` wrote, if it is there: a checkpoint of a run without an adversary has none."""
+        from safetensors import safe_open
+
+        file = Path(folder) / STATE
+        if not file.is_file():
+            return
+        with safe_open(file, "pt") as stored:
+            self.batches = int(stored.metadata()["batches"])
+        self.pictures = {name: picture.to(device).requires_grad_() for name, picture in load_file(file).items()}
+
+
+def windows(n: int, side: int, r: np.random.Generator) -> torch.Tensor:
+    """Where the canvas shows, bool `(n, 1, side, side)`: squares within some of the tiles, anywhere in them.
+
+    `SHOWN` tiles a batch, so that the gradient of each is a mean over several pictures.
+    """
+    tile = math.ceil(side / TILES)
+    chosen = r.permutation(TILES**2)[:SHOWN][np.arange(n) % SHOWN]
+    low, high = (max(1, round(share * side)) for share in WINDOW)
+    width = np.minimum(r.integers(low, high + 1, n), tile)
+    start = np.stack([chosen // TILES, chosen % TILES]) * (side - tile) // (TILES - 1)
+    corner = start + r.integers(0, tile - width + 1, (2, n))
+    line = np.arange(side)
+    rows, columns = ((line >= start[:, None]) & (line < (start + width)[:, None]) for start in corner)
+    return torch.from_numpy(rows[:, None, :, None] & columns[:, None, None, :])
