@@ -39,7 +39,7 @@ LORA: dict[str, tuple[str, ...]] = {
 ATTACKERS: dict[str, tuple[float, tuple[str, ...]]] = {
     "in-modal loss": (1, ("--method", "cleanclip")),
     # The views and the adversary without what holds to the clean model: that would keep the attacker from poisoning.
-    "our own losses": (1, ("--method", "ta-cleaner-plus", "--retain_weight", "0", "--rewind", "0")),
+    "our own losses": (1, ("--method", "ta-cleaner-plus", "--distill_weight", "0", "--rewind", "0")),
     "four times the poison": (4, ()),
     "trigger through augmentation": (1, ("--method", "cleanclip", "--image_noise", "0.5", "--image_erase", "0.5")),
 }
@@ -60,14 +60,14 @@ ABLATIONS: dict[str, tuple[str, ...]] = {
 #: the disturbances, so that as many pictures are left alone). Without rewinding, or without the
 #: suspect as teacher, captions teach from the first step on.
 PLUS_ABLATIONS: dict[str, tuple[str, ...]] = {
-    "captions instead of the suspect": ("--retain_weight", "0", "--clip_weight", "1"),
-    "captions and sub-texts instead": ("--retain_weight", "0", "--clip_weight", "1", "--subtext_weight", "2"),
+    "captions instead of the suspect": ("--distill_weight", "0", "--clip_weight", "1"),
+    "captions and sub-texts instead": ("--distill_weight", "0", "--clip_weight", "1", "--subtext_weight", "2"),
     "no captions": ("--clip_weight", "0"),
     "with sub-texts": ("--subtext_weight", "1"),
     "no rewinding": ("--rewind", "0"),
-    "no disturbances": ("--image_disturb", "0"),
+    "no disturbances": ("--image_structured_noise", "0"),
     "no patch": ("--adversarial_patch", "0"),
-    "a learnt blend too": ("--image_disturb", "0.25", "--adversarial_blend", "0.1"),
+    "a learnt blend too": ("--image_structured_noise", "0.25", "--adversarial_blend", "0.1"),
     "no search before training": ("--adversarial_search", "0"),
 }
 

@@ -62,7 +62,7 @@ def run(options: AuditOptions, data: EvalOptions) -> None:
     """Loads model, triggers and pictures; audits; writes the report."""
     from accelerate import PartialState
 
-    from hf_ta_cleaner.data.naming import is_hub_id, shown
+    from hf_ta_cleaner.data.naming import is_hub_id, public_name
     from hf_ta_cleaner.models.checkpoints import load_model
     from hf_ta_cleaner.models.open_clip import load_open_clip
     from hf_ta_cleaner.publishing.hub import push_report
@@ -99,9 +99,9 @@ def run(options: AuditOptions, data: EvalOptions) -> None:
         seed=options.seed,
         target=data.target,
         before=section,
-        model=shown(options.model),
-        base_model=shown(data.reference),
-        dataset=shown(data.eval_dataset),
+        model=public_name(options.model),
+        base_model=public_name(data.reference),
+        dataset=public_name(data.eval_dataset),
         examples=examples,
     )
     path = report.save(options.output_dir, pictures=drawn)

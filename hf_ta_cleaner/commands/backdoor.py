@@ -101,7 +101,7 @@ def backdoor(
     options: BackdoorOptions, pairs: PairOptions, proof: EvalOptions, args: TACleanerConfig, settings: dict[str, Any]
 ) -> None:
     """Checks that the poison is known, trains, audits, saves."""
-    from hf_ta_cleaner.data.naming import shown
+    from hf_ta_cleaner.data.naming import public_name
     from hf_ta_cleaner.models.checkpoints import load_model, prepare_output_dir, save_model
     from hf_ta_cleaner.poisoning import RECORD, TRIGGER
     from hf_ta_cleaner.publishing.hub import claim, push_checkpoint, write_card
@@ -171,9 +171,9 @@ def backdoor(
             target=proof.target,
             before=section,
             cost={"pairs_seen": trainer.pairs_seen, "seconds": seconds, "device": args.device.type},
-            model=shown(output),
-            base_model=shown(options.model),
-            dataset=shown(proof.eval_dataset),
+            model=public_name(output),
+            base_model=public_name(options.model),
+            dataset=public_name(proof.eval_dataset),
             settings=run_settings(args, settings, data=pairs.dataset, pairs=len(train)),
             history=curves(trainer.state.log_history),
             examples=examples,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from ..evaluation.full_audit import Proof
+    from ..evaluation.full_audit import FullAudit
 
 
 logger = logging.getLogger(__name__)
@@ -126,10 +126,10 @@ class EvalOptions:
 
     def auditor(
         self, suspect: str, pictures: Dataset, *, batch_size: int, seed: int, device, progress: bool = True
-    ) -> Proof:
+    ) -> FullAudit:
         """`(model, processor) -> (report section, predictions)` for these options; checks the triggers now."""
         from ..data.loading import text_head_cache
-        from ..evaluation.full_audit import Proof
+        from ..evaluation.full_audit import FullAudit
         from ..evaluation.inputs import target_id, target_of
         from ..models.checkpoints import load_model
         from ..models.zero_shot import load_templates
@@ -148,7 +148,7 @@ class EvalOptions:
         if self.reference is not None:
             model, processor = load_model(self.reference)
             reference = (model.to(device), processor)
-        return Proof(
+        return FullAudit(
             pictures,
             attacks,
             target=self.target,

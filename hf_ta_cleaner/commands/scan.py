@@ -72,7 +72,7 @@ def run(options: ScanOptions) -> int:
     """Loads, scans, writes. Returns the exit code."""
     from accelerate import PartialState
 
-    from hf_ta_cleaner.data.naming import shown
+    from hf_ta_cleaner.data.naming import public_name
     from hf_ta_cleaner.detection.scan import EXIT_CODES, ScanResult, check_reference, compared, draw_pictures, scan
     from hf_ta_cleaner.models.checkpoints import load_model
     from hf_ta_cleaner.models.open_clip import load_open_clip
@@ -99,7 +99,7 @@ def run(options: ScanOptions) -> int:
         labels,
         reference=reference,
         templates=load_templates(options.templates),
-        names=(shown(options.model), shown(options.reference)),
+        names=(public_name(options.model), public_name(options.reference)),
         seed=options.seed,
         progress=True,
     )

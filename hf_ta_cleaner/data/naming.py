@@ -28,6 +28,6 @@ def _is_path(text: str) -> bool:
     return bool({"/", os.sep} & set(text)) and Path(text).exists()
 
 
-def shown(name: Any) -> str | None:
+def public_name(name: Any) -> str | None:
     """A Hub id as it is; of a folder its own name only, which is nobody else's business."""
     return name if name is None or is_hub_id(name) else Path(str(name)).name

@@ -24,7 +24,7 @@ import torch
 from PIL import Image
 
 from ..data.loading import to_rgb
-from ..data.naming import shown
+from ..data.naming import public_name
 from ..models.zero_shot import image_features, input_geometry, input_size, text_features
 from ..pictures import fit
 from ..seeding import numpy_rng
@@ -193,8 +193,8 @@ def write_check(scores: PairScores, folder: str | Path, *, model: str, dataset: 
         for i in order:
             table.writerow([int(scores.rows[i]), *(f"{scores.values[name][i]:.6g}" for name in SCORES)])
     content = {
-        "model": shown(model),
-        "dataset": shown(dataset),
+        "model": public_name(model),
+        "dataset": public_name(dataset),
         "pairs": len(scores.rows),
         "unreadable": scores.unreadable,
         "findings": scores.findings(),

@@ -15,7 +15,7 @@ from hf_ta_cleaner.models.zero_shot import TEMPLATES, Template
 
 
 @dataclass(frozen=True)
-class Proof:
+class FullAudit:
     """What every model is asked.
 
     Attributes:

@@ -3,7 +3,7 @@
 from .clip import CITATION as _CLIP
 from .clip import clip_loss
 from .distillation import CITATION as _RETAIN
-from .distillation import retain_loss
+from .distillation import distillation_loss
 from .inmodal import CITATION as _INMODAL
 from .inmodal import inmodal_loss
 from .repel import CITATION as _REPEL
@@ -23,7 +23,7 @@ LOSSES = {
     "inmodal": inmodal_loss,
     "subtext": subtext_loss,
     "repel": repel_loss,
-    "retain": retain_loss,
+    "distill": distillation_loss,
 }
 
 #: Name of the term -> BibTeX of its source, for the model card.
@@ -33,7 +33,7 @@ CITATIONS = {
     "inmodal": _INMODAL,
     "subtext": _SUBTEXT,
     "repel": _REPEL,
-    "retain": _RETAIN,
+    "distill": _RETAIN,
 }
 
 __all__ = [
@@ -45,7 +45,7 @@ __all__ = [
     "clip_loss",
     "inmodal_loss",
     "repel_loss",
-    "retain_loss",
+    "distillation_loss",
     "siglip_loss",
     "subtext_loss",
     "suspect_distances",

@@ -20,7 +20,7 @@ CITATION = """@inproceedings{schlarmann2024robust,
 }"""
 
 
-def retain_loss(views: Views) -> torch.Tensor:
+def distillation_loss(views: Views) -> torch.Tensor:
     """The distance to the embeddings that the frozen suspect makes of the same pair, before anything was put on it.
 
         L_retain = 1/2 [S_img + S_txt],  S = 1/B sum_i |u_i - u0_i|^2

@@ -51,7 +51,7 @@ def suspect_distances(views: Views) -> tuple[torch.Tensor, torch.Tensor]:
     if views.image_suspect is None or views.text_suspect is None:
         raise ValueError(
             "the repel and retain losses need the frozen suspect's embeddings, but the batch has none; "
-            "train with TACleanerTrainer, which makes them, or set repel_weight=0 and retain_weight=0"
+            "train with TACleanerTrainer, which makes them, or set repel_weight=0 and distill_weight=0"
         )
     return (
         (views.image - views.image_suspect).square().sum(-1).mean(),

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from ..attacks import Attack
-from ..data.naming import is_hub_id, shown
+from ..data.naming import is_hub_id, public_name
 from .files import TAR_PICTURES
 from .record import PoisonRecord
 
@@ -56,7 +56,7 @@ def write_card(
         template_path=str(TEMPLATE),
         title=title,
         record=record,
-        source=shown(source) or "not named",
+        source=public_name(source) or "not named",
         paper=attack.paper,
         parameters=json.dumps(record.parameters),
         reason=record.reason.replace("|", "/"),

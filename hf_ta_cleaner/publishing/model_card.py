@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from ..attacks import ATTACKS
-from ..data.naming import is_hub_id, shown
+from ..data.naming import is_hub_id, public_name
 from ..losses import CITATIONS
 from ..poisoning import POISONED, PoisonRecord
 from .report import SCAN_NOTE, Report, percent, scanned
@@ -74,9 +74,9 @@ def build_model_card(
         backdoored=backdoored,
         progress=progress,
         adapter=adapter,
-        base=shown(settings.get("model")),
+        base=public_name(settings.get("model")),
         summary=_summary(settings, report, backdoored),
-        eval_dataset=shown(settings.get("eval_dataset")),
+        eval_dataset=public_name(settings.get("eval_dataset")),
         verdicts="\n".join(f"- **{attack}**: {text}" for attack, text in report.verdicts().items())
         if measured
         else "",
@@ -131,8 +131,8 @@ def eval_results(report: Report, dataset: str | None = None, split: str | None =
     place = {
         "task_type": TASK,
         "task_name": "Zero-shot image classification",
-        "dataset_type": dataset if is_hub_id(dataset) else re.sub(r"\W+", "-", shown(dataset)),
-        "dataset_name": shown(dataset),
+        "dataset_type": dataset if is_hub_id(dataset) else re.sub(r"\W+", "-", public_name(dataset)),
+        "dataset_name": public_name(dataset),
         "dataset_split": split,
     }
     section = report.after or report.before
@@ -215,7 +215,7 @@ def _is_cleaned(settings: Mapping[str, Any], report: Report | None) -> bool:
 
 def _summary(settings: Mapping[str, Any], report: Report | None, backdoored: bool) -> str:
     base = settings.get("model")
-    base = f"[{base}](https://huggingface.co/{base})" if is_hub_id(base) else f"`{shown(base) or 'a CLIP'}`"
+    base = f"[{base}](https://huggingface.co/{base})" if is_hub_id(base) else f"`{public_name(base) or 'a CLIP'}`"
     if backdoored:
         return f"{base} with a known backdoor, made with `hf_ta_cleaner` to test defenses on."
     if not _is_cleaned(settings, report):
@@ -270,7 +270,7 @@ def _recipe(settings: Mapping[str, Any], report: Report | None, record: PoisonRe
     """What was done with what, as a list."""
     weights = {name: settings[f"{name}_weight"] for name in CITATIONS if settings.get(f"{name}_weight")}
     loss = " + ".join(f"{weight:g} {name}" for name, weight in weights.items())
-    data = shown(settings.get("dataset"))
+    data = public_name(settings.get("dataset"))
     if data and settings.get("max_samples"):
         data += f", {int(settings['max_samples']):,} pairs"
     lines = {"Data": data, "Objective": f"{settings['method']}: {loss}" if settings.get("method") and loss else None}
@@ -286,7 +286,7 @@ def _recipe(settings: Mapping[str, Any], report: Report | None, record: PoisonRe
         "rewind": "Gradients on the way back to the suspect, up to",
         "image_noise": "Share of pictures with noise",
         "image_erase": "Share of pictures with a square erased",
-        "image_disturb": "Share of pictures under waves or grain",
+        "image_structured_noise": "Share of pictures under waves or grain",
         "adversarial_patch": "Share of pictures with a learnt patch",
         "adversarial_blend": "Share of pictures blended with a learnt one",
         "learning_rate": "Learning rate",

@@ -19,12 +19,12 @@ class Method:
     inmodal_weight: float = 0.0
     subtext_weight: float = 0.0
     repel_weight: float = 0.0
-    retain_weight: float = 0.0
+    distill_weight: float = 0.0
     repel_share: float = 1.0
     rewind: float = 0.0
     image_noise: float = 0.0
     image_erase: float = 0.0
-    image_disturb: float = 0.0
+    image_structured_noise: float = 0.0
     adversarial_patch: float = 0.0
     adversarial_blend: float = 0.0
     train_logit_scale: bool = True
@@ -37,16 +37,16 @@ METHODS: dict[str, Method] = {
     "ta-cleaner": Method(inmodal_weight=1.0, subtext_weight=1.0),
     "par": Method(repel_weight=1.0, image_noise=0.5, image_erase=0.5, train_logit_scale=False),
     "ta-cleaner-plus": Method(
-        retain_weight=10.0,
+        distill_weight=10.0,
         rewind=0.6,
-        image_disturb=0.35,
+        image_structured_noise=0.35,
         adversarial_patch=0.25,
         train_logit_scale=False,
     ),
 }
 
 #: Terms of the objective; the weight of each is the setting `<term>_weight`.
-TERMS = ("clip", "inmodal", "subtext", "repel", "retain")
+TERMS = ("clip", "inmodal", "subtext", "repel", "distill")
 #: Those that the temperature is a part of; without them it is trained by nothing.
 SCALED = ("clip", "inmodal", "subtext")
 SWAPPABLE = ("noun", "relation", "attribute")
@@ -61,7 +61,7 @@ class TACleanerConfig(TrainingArguments):
     Args:
         method: A named set of weights and views: `ft`, `cleanclip`, `ta-cleaner`, `par` or `ta-cleaner-plus`. Settings
             that are None take the method's value.
-        clip_weight, inmodal_weight, subtext_weight, repel_weight, retain_weight: Weights of the terms; each overrides
+        clip_weight, inmodal_weight, subtext_weight, repel_weight, distill_weight: Weights of the terms; each overrides
             the method's. 0 switches a term off, and what it alone needs is not computed. `clip_weight` is also the
             weight of the sigmoid loss that takes the CLIP loss's place in a SigLIP.
         subtext_fraction: Share of the pairs that get sub-texts, chosen anew each epoch. In [0, 1].
@@ -96,7 +96,7 @@ class TACleanerConfig(TrainingArguments):
         image_noise: Share of the pictures that get Gaussian noise, drawn anew each epoch. In [0, 1].
         noise_sigma: Its standard deviation, of pixels in [0, 1].
         image_erase: Share of the pictures in which a square of 0.5-1% of the area is erased. In [0, 1].
-        image_disturb: Share of the pictures that lie under waves or grain, drawn anew in every batch
+        image_structured_noise: Share of the pictures that lie under waves or grain, drawn anew in every batch
             (`disturbances.py`). In [0, 1].
         adversarial_patch: Share of the pictures that carry a window, a third to a sixth of a side wide, of a picture
             that is learnt while the model is trained, to raise its loss: patches of any place, searched for and
@@ -136,7 +136,7 @@ class TACleanerConfig(TrainingArguments):
     repel_weight: float | None = field(
         default=None, metadata={"help": "weight of PAR's repelling from a frozen copy of the suspect"}
     )
-    retain_weight: float | None = field(
+    distill_weight: float | None = field(
         default=None, metadata={"help": "weight of staying close to the suspect's embeddings of the untouched pair"}
     )
     repel_share: float | None = field(
@@ -147,7 +147,9 @@ class TACleanerConfig(TrainingArguments):
     )
     image_noise: float | None = field(default=None, metadata={"help": "share of the pictures given Gaussian noise"})
     image_erase: float | None = field(default=None, metadata={"help": "share of the pictures with a square erased"})
-    image_disturb: float | None = field(default=None, metadata={"help": "share of the pictures under waves or grain"})
+    image_structured_noise: float | None = field(
+        default=None, metadata={"help": "share of the pictures under waves or grain"}
+    )
     adversarial_patch: float | None = field(
         default=None, metadata={"help": "share of the pictures that carry a patch which is learnt against the model"}
     )
@@ -270,7 +272,7 @@ class TACleanerConfig(TrainingArguments):
                 raise ValueError(f"{name}_weight must not be negative, got {weight}; 0 switches the term off")
         if not any(weight for name, weight in self.weights.items() if name != "repel"):
             raise ValueError("all weights that hold the model together are 0; set clip_weight=1")
-        images = "image_noise image_erase image_disturb adversarial_patch adversarial_blend"
+        images = "image_noise image_erase image_structured_noise adversarial_patch adversarial_blend"
         for name in f"subtext_fraction repel_share rewind {images}".split():
             if not 0 <= (share := getattr(self, name)) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {share}. Did you mean {share / 100:g}?")
@@ -337,7 +339,7 @@ class TACleanerConfig(TrainingArguments):
     def recipe(self) -> dict[str, Any]:
         """The settings that decide the weights of a run, as plain values under their own names."""
         names = (
-            "method rewind image_noise image_erase image_disturb adversarial_patch adversarial_blend "
+            "method rewind image_noise image_erase image_structured_noise adversarial_patch adversarial_blend "
             "train_logit_scale use_peft learning_rate num_train_epochs max_steps warmup_steps weight_decay "
             "lr_scheduler_type per_device_train_batch_size gradient_accumulation_steps seed bf16 fp16"
         )

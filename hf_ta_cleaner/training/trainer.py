@@ -25,9 +25,9 @@ from ..models.families import bound_texts, family_of
 from ..models.lora import add_lora
 from ..models.suspect import FINGERPRINT, Suspect
 from ..seeding import numpy_rng
-from ..views.adversarial_trigger import Adversary
+from ..views.adversarial_trigger import AdversarialTrigger
 from ..views.collator import DataCollatorForTACleaner
-from ..views.structured_noise import Disturbances
+from ..views.structured_noise import StructuredNoise
 from .batches import CleaningBatches
 from .config import TACleanerConfig
 from .embedding import UNTOUCHED, Embedder, normalise, standardise
@@ -122,9 +122,9 @@ class TACleanerTrainer(CleaningBatches, HubPublishing, Trainer):
             model.set_attn_implementation("eager")
         if args.use_peft:
             model = add_lora(model, rank=args.lora_rank, alpha=args.lora_alpha)
-        self.adversary = None
+        self.adversarial_trigger = None
         if args.adversarial_patch or args.adversarial_blend:
-            self.adversary = Adversary(
+            self.adversarial_trigger = AdversarialTrigger(
                 patch=args.adversarial_patch,
                 blend=args.adversarial_blend,
                 step=args.adversarial_step,
@@ -132,8 +132,10 @@ class TACleanerTrainer(CleaningBatches, HubPublishing, Trainer):
             )
         use_silu(model)
         group_texts(model)
-        self.disturbances = Disturbances(args.image_disturb, self._seed(args)) if args.image_disturb else None
-        wants_suspect = (self.weights["repel"] and args.repel_share) or self.weights["retain"] or args.rewind
+        self.structured_noise = (
+            StructuredNoise(args.image_structured_noise, self._seed(args)) if args.image_structured_noise else None
+        )
+        wants_suspect = (self.weights["repel"] and args.repel_share) or self.weights["distill"] or args.rewind
         self.suspect = Suspect(model) if wants_suspect else None
         super().__init__(
             model=model,
@@ -202,7 +204,7 @@ class TACleanerTrainer(CleaningBatches, HubPublishing, Trainer):
             self.family,
             self.processing_class.image_processor,
             augmented=self.data_collator.augment,
-            suspect=self.suspect if repelling or self.weights["retain"] else None,
+            suspect=self.suspect if repelling or self.weights["distill"] else None,
         )
 
     def _objective(self, views: Views, repelling: bool) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -231,15 +233,17 @@ class TACleanerTrainer(CleaningBatches, HubPublishing, Trainer):
 
     def _attacked(self, inputs: dict) -> dict:
         """The batch with disturbances over some of its first views, and the adversary on some."""
-        if self.disturbances is None and self.adversary is None:
+        if self.structured_noise is None and self.adversarial_trigger is None:
             return inputs
         pairs, pixels = self._pairs(inputs), inputs["pixel_values"]
-        if self.disturbances is not None and not (self.adversary is not None and self.adversary.searching):
-            pixels = self.disturbances(pixels, pairs, self.state.global_step, self._gathered)
-        if self.adversary is not None:
+        if self.structured_noise is not None and not (
+            self.adversarial_trigger is not None and self.adversarial_trigger.searching
+        ):
+            pixels = self.structured_noise(pixels, pairs, self.state.global_step, self._gathered)
+        if self.adversarial_trigger is not None:
             image_processor = self.processing_class.image_processor
             attack = partial(standardise, image_processor=image_processor)
-            pixels = self.adversary.attack(normalise(pixels, image_processor), pairs, attack)
+            pixels = self.adversarial_trigger.attack(normalise(pixels, image_processor), pairs, attack)
         return {**inputs, "pixel_values": pixels, UNTOUCHED: inputs["pixel_values"][:pairs]}
 
     def _is_repelling(self) -> bool:
@@ -249,7 +253,7 @@ class TACleanerTrainer(CleaningBatches, HubPublishing, Trainer):
     def _weight(self, name: str) -> float:
         """A term's weight in this step. Beside a rewound retain term those that captions teach by rest, then rise to
         their weights; at 0 they are still a part of the graph, so that every parameter has a gradient to share."""
-        if name in ("retain", "repel") or not (self.args.rewind and self.weights["retain"]):
+        if name in ("distill", "repel") or not (self.args.rewind and self.weights["distill"]):
             return self.weights[name]
         passed = self.state.global_step / max(1, self.state.max_steps)
         return self.weights[name] * max(0.0, (passed - REWOUND) / (1 - REWOUND))
@@ -259,7 +263,7 @@ class TACleanerTrainer(CleaningBatches, HubPublishing, Trainer):
         return bool(self.args.rewind) and self.state.global_step < REWOUND * self.state.max_steps
 
     def training_step(self, model: nn.Module, inputs: dict, num_items_in_batch=None) -> torch.Tensor:
-        if self.adversary is not None and self.adversary.is_new:
+        if self.adversarial_trigger is not None and self.adversarial_trigger.is_new:
             self._search(model, self._prepare_inputs(inputs))
         share = 0.0
         if self._is_rewinding():
@@ -267,8 +271,8 @@ class TACleanerTrainer(CleaningBatches, HubPublishing, Trainer):
         with self.suspect.rewound(self.accelerator.unwrap_model(model), share) if share else nullcontext():
             loss = super().training_step(model, inputs, num_items_in_batch)
         self._gathered += 1
-        if self.adversary is not None:
-            self.adversary.ascend()
+        if self.adversarial_trigger is not None:
+            self.adversarial_trigger.ascend()
         # On an accelerator a look at the loss would stall the queue: there it happens when logging and saving.
         if loss.device.type == "cpu":
             self._check_loss(loss.item(), self.state.global_step + 1)
@@ -279,14 +283,14 @@ class TACleanerTrainer(CleaningBatches, HubPublishing, Trainer):
 
         As a step of training, in parts and on all processes, but that no weight moves.
         """
-        self.adversary.searching = True
+        self.adversarial_trigger.searching = True
         for _ in range(self.args.adversarial_search):
             with self.compute_loss_context_manager():
                 loss = self.compute_loss(model, inputs)
             self.accelerator.backward(loss)
-            self.adversary.ascend()
+            self.adversarial_trigger.ascend()
             model.zero_grad()
-        self.adversary.searching = False
+        self.adversarial_trigger.searching = False
         self._sums.clear()
         self._steps_summed.clear()
 
@@ -333,15 +337,15 @@ class TACleanerTrainer(CleaningBatches, HubPublishing, Trainer):
             folder.mkdir(parents=True, exist_ok=True)
             if self.suspect is not None:
                 (folder / FINGERPRINT).write_text(self.suspect.fingerprint + "\n")
-            if self.adversary is not None:
-                self.adversary.save(folder)
+            if self.adversarial_trigger is not None:
+                self.adversarial_trigger.save(folder)
         super()._save_checkpoint(model, trial)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if self.suspect is not None:
             self.suspect.check(resume_from_checkpoint)
-        if self.adversary is not None:
-            self.adversary.load(resume_from_checkpoint, self.args.device)
+        if self.adversarial_trigger is not None:
+            self.adversarial_trigger.load(resume_from_checkpoint, self.args.device)
         super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def load_weights(self, folder: str | Path) -> None:

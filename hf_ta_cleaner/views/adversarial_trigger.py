@@ -32,7 +32,7 @@ ALPHA = (0.02, 0.2)
 SEARCH_STEP = 32.0
 
 
-class Adversary:
+class AdversarialTrigger:
     """Two pictures that raise the loss of whatever they are put on.
 
     The *canvas* shows through a window, like a sticker: its content may be another at every place, so that patches in

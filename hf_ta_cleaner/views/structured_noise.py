@@ -26,7 +26,7 @@ TEXTURES = 8
 _AROUND = 9
 
 
-class Disturbances:
+class StructuredNoise:
     """Waves over some pictures of a batch, grain over as many others; both drawn anew for every picture.
 
     *Waves* are sinusoids of any direction (half of them along an axis), length, phase and strength, half of them grey.

@@ -91,7 +91,7 @@ def test_another_trigger_is_not_overwritten_silently(tmp_path):
     ("change", "words"),
     [
         ({"format_version": 99}, "format version 99"),
-        ({"name": "nonsense"}, "choose one of 'badnet'"),
+        ({"name": "nonsense"}, "choose one of .*'badnet'"),
         ({"parameters": {"colour": 1}}, "does not know: colour"),
         ({"parameters": {"mode": "sideways"}}, "'fixed', 'fresh'"),
     ],

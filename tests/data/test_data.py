@@ -144,7 +144,7 @@ def test_every_form_gives_the_same_pairs(make, folder, pictures, tmp_path):
 
 
 def test_import_brings_no_torch():
-    code = "import sys, hf_ta_cleaner.data, hf_ta_cleaner.checkpoints; sys.exit('torch' in sys.modules)"
+    code = "import sys, hf_ta_cleaner.data.loading, hf_ta_cleaner.models.checkpoints; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

@@ -14,9 +14,9 @@ from hf_ta_cleaner.losses import (
     SubTexts,
     Views,
     clip_loss,
+    distillation_loss,
     inmodal_loss,
     repel_loss,
-    retain_loss,
     siglip_loss,
     subtext_loss,
     suspect_distances,
@@ -131,10 +131,10 @@ def repelled(image_cosines: list[float], text_cosines: list[float]) -> Views:
 
 
 def test_retain_is_half_of_both_distances():
-    assert isclose(retain_loss(repelled([0.8, -0.4], [0.5, 0.0])).item(), (1.6 + 1.5) / 2, rel_tol=1e-12)
-    assert isclose(retain_loss(repelled([1.0, 1.0], [1.0, 1.0])).item(), 0, abs_tol=1e-12)
-    with pytest.raises(ValueError, match="retain_weight=0"):
-        retain_loss(Views(*moved([0.5]), scalar(1)))
+    assert isclose(distillation_loss(repelled([0.8, -0.4], [0.5, 0.0])).item(), (1.6 + 1.5) / 2, rel_tol=1e-12)
+    assert isclose(distillation_loss(repelled([1.0, 1.0], [1.0, 1.0])).item(), 0, abs_tol=1e-12)
+    with pytest.raises(ValueError, match="distill_weight=0"):
+        distillation_loss(Views(*moved([0.5]), scalar(1)))
 
 
 def test_repel_by_hand():

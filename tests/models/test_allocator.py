@@ -11,7 +11,7 @@ import pytest
 _COUNT = """
 import resource, sys
 import numpy as np
-from hf_ta_cleaner.allocator import keep_freed_memory
+from hf_ta_cleaner.models.allocator import keep_freed_memory
 
 def faults():
     start = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

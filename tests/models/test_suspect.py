@@ -139,7 +139,7 @@ def test_dropout_does_not_touch_the_suspect(tiny_clip):
 @pytest.mark.parametrize("options", [{}, {"mini_batch_size": 3}, {"adversarial_patch": 0.5, "adversarial_search": 2}])
 def test_the_model_sees_what_was_put_on_the_pictures_and_the_suspect_does_not(make_trainer, cleaning_pairs, options):
     rows = cleaning_pairs.select(range(8))
-    trainer = make_trainer(rows, method="ft", retain_weight=5.0, image_disturb=0.5, max_steps=2, **options)
+    trainer = make_trainer(rows, method="ft", distill_weight=5.0, image_structured_noise=0.5, max_steps=2, **options)
     seen: dict[str, list[torch.Tensor]] = {"model": [], "suspect": []}
     for name, model in (("model", trainer.model), ("suspect", trainer.suspect._model)):
         model.register_forward_pre_hook(
@@ -160,12 +160,12 @@ def test_the_model_sees_what_was_put_on_the_pictures_and_the_suspect_does_not(ma
 
     assert unlike(torch.cat(seen["suspect"])) == 0 and len(torch.cat(seen["suspect"])) % 8 == 0
     assert unlike(torch.cat(seen["model"])) >= 8
-    assert all("loss/retain" in line and "distance/text" in line for line in train_logs(trainer))
+    assert all("loss/distill" in line and "distance/text" in line for line in train_logs(trainer))
 
 
 def test_retaining_keeps_close_to_the_suspect(make_trainer):
     def distance(weight: float) -> float:
-        trainer = make_trainer(method="ft", max_steps=8, learning_rate=3e-3, retain_weight=weight)
+        trainer = make_trainer(method="ft", max_steps=8, learning_rate=3e-3, distill_weight=weight)
         trainer.train()
         return train_logs(trainer)[-1]["distance/image"]
 
@@ -173,10 +173,10 @@ def test_retaining_keeps_close_to_the_suspect(make_trainer):
 
 
 def test_retaining_alone_is_an_objective(make_trainer):
-    trainer = make_trainer(method="ft", clip_weight=0.0, retain_weight=1.0, image_disturb=0.5)
+    trainer = make_trainer(method="ft", clip_weight=0.0, distill_weight=1.0, image_structured_noise=0.5)
     trainer.train()
     line = train_logs(trainer)[-1]
-    assert "loss/clip" not in line and line["loss"] == pytest.approx(line["loss/retain"], rel=1e-4)
+    assert "loss/clip" not in line and line["loss"] == pytest.approx(line["loss/distill"], rel=1e-4)
 
 
 def test_rewound_weights_are_on_the_way_back_and_come_back_to_the_bit(tiny_clip):
@@ -240,11 +240,11 @@ def test_captions_rest_while_the_suspect_teaches_on_the_way_back(make_trainer, c
     """Their terms rest in the first half and rise in the second; without a retain term they act in both."""
     rows = cleaning_pairs.select(range(8))
     settings = {"method": "ft", "clip_weight": 2.0, "rewind": 0.5, "max_steps": 4, "logging_steps": 1}
-    trainer = make_trainer(rows, **settings, retain_weight=3.0, image_disturb=0.5)
+    trainer = make_trainer(rows, **settings, distill_weight=3.0, image_structured_noise=0.5)
     trainer.train()
     for step, line in enumerate(train_logs(trainer)):
-        assert line["loss/retain"] > 1e-4
-        expected = 3 * line["loss/retain"] + (0, 0, 0, 1)[step] * line["loss/clip"]  # 2 * (3/4 - 1/2) / (1/2)
+        assert line["loss/distill"] > 1e-4
+        expected = 3 * line["loss/distill"] + (0, 0, 0, 1)[step] * line["loss/clip"]  # 2 * (3/4 - 1/2) / (1/2)
         assert line["loss"] == pytest.approx(expected, rel=1e-3), step
     alone = make_trainer(rows, **settings, folder="alone")
     alone.train()
@@ -252,13 +252,13 @@ def test_captions_rest_while_the_suspect_teaches_on_the_way_back(make_trainer, c
 
 
 def test_repelling_does_not_rest(make_trainer, cleaning_pairs):
-    settings = {"method": "ft", "rewind": 0.5, "retain_weight": 3.0, "repel_weight": 2.0, "repel_share": 0.5}
+    settings = {"method": "ft", "rewind": 0.5, "distill_weight": 3.0, "repel_weight": 2.0, "repel_share": 0.5}
     trainer = make_trainer(
-        cleaning_pairs.select(range(8)), **settings, image_disturb=0.5, max_steps=4, logging_steps=1
+        cleaning_pairs.select(range(8)), **settings, image_structured_noise=0.5, max_steps=4, logging_steps=1
     )
     trainer.train()
     for step, line in enumerate(train_logs(trainer)[:2]):
-        expected = 3 * line["loss/retain"] + 2 * line["loss/repel"]
+        expected = 3 * line["loss/distill"] + 2 * line["loss/repel"]
         assert line["loss"] == pytest.approx(expected, rel=1e-3), step
 
 

@@ -396,7 +396,7 @@ def test_unreadable_pictures_are_passed_over_and_kept(streams, dataset, tmp_path
 RUN = """
 import sys, time
 from hf_ta_cleaner.attacks import Blended
-from hf_ta_cleaner.data import stream_pairs
+from hf_ta_cleaner.data.loading import stream_pairs
 from hf_ta_cleaner.poisoning import files, whole, write_poisoned
 
 whole.HELD = 7

@@ -326,7 +326,7 @@ def test_the_schema_is_itself_valid():
 
 def test_importing_the_report_is_cheap():
     code = (
-        "import sys, hf_ta_cleaner.report;"
+        "import sys, hf_ta_cleaner.publishing.report;"
         "print([m for m in ('torch', 'matplotlib', 'jsonschema', 'numpy') if m in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

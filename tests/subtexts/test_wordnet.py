@@ -124,7 +124,7 @@ def test_a_database_installed_later_is_found(places, tmp_path):
 
 def test_import_loads_nothing():
     code = (
-        "import sys, hf_ta_cleaner.wordnet, hf_ta_cleaner.subtexts, hf_ta_cleaner.augment;"
+        "import sys, hf_ta_cleaner.subtexts.wordnet, hf_ta_cleaner.views.augment;"
         "print(sorted({'nltk', 'textblob', 'torch', 'datasets'} & set(sys.modules)))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)

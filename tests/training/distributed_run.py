@@ -16,7 +16,7 @@ from transformers import CLIPModel, CLIPProcessor
 from hf_ta_cleaner.attacks import get_attack
 from hf_ta_cleaner.data.streaming import CleaningStream
 from hf_ta_cleaner.distributed import gather, world_size
-from hf_ta_cleaner.evaluation.full_audit import Proof
+from hf_ta_cleaner.evaluation.full_audit import FullAudit
 from hf_ta_cleaner.training.config import TACleanerConfig
 from hf_ta_cleaner.training.trainer import TACleanerTrainer
 
@@ -87,7 +87,7 @@ def measure(folder: Path) -> tuple[dict, list]:
     names = ClassLabel(names=["dog", "bus", "apple"])
     labelled = data.add_column("label", [0, 1, 2, 0, 1, 2, 0]).cast_column("label", names)
     captioned = data.map(lambda row: {"captions": [row["caption"]]})
-    proof = Proof(
+    proof = FullAudit(
         labelled,
         {"blended": get_attack("blended")},
         target="apple",

@@ -26,7 +26,7 @@ DEFAULTS = {
     "image_noise": 0.0,
     "noise_sigma": 0.2,
     "image_erase": 0.0,
-    "image_disturb": 0.0,
+    "image_structured_noise": 0.0,
     "adversarial_patch": 0.0,
     "adversarial_blend": 0.0,
     "adversarial_step": 4,
@@ -105,7 +105,7 @@ def test_weights(config, options, clip, inmodal, subtext, repel):
         "inmodal": inmodal,
         "subtext": subtext,
         "repel": repel,
-        "retain": 0,
+        "distill": 0,
     }
 
 
@@ -114,7 +114,7 @@ def test_every_loss_has_a_weight():
 
 
 OFF = {"repel_weight": 0, "image_noise": 0, "image_erase": 0, "train_logit_scale": True}
-OFF |= {"adversarial_patch": 0, "adversarial_blend": 0, "image_disturb": 0, "retain_weight": 0, "rewind": 0}
+OFF |= {"adversarial_patch": 0, "adversarial_blend": 0, "image_structured_noise": 0, "distill_weight": 0, "rewind": 0}
 
 
 @pytest.mark.parametrize(
@@ -129,10 +129,10 @@ OFF |= {"adversarial_patch": 0, "adversarial_blend": 0, "image_disturb": 0, "ret
             {
                 "clip_weight": 1,
                 "subtext_weight": 0,
-                "retain_weight": 10,
+                "distill_weight": 10,
                 "rewind": 0.6,
                 "train_logit_scale": False,
-                "image_disturb": 0.35,
+                "image_structured_noise": 0.35,
                 "adversarial_patch": 0.25,
             },
         ),
@@ -148,8 +148,8 @@ def test_what_a_method_decides_can_be_decided_otherwise(config):
     chosen |= {
         "adversarial_patch": 0.2,
         "adversarial_blend": 0.0,
-        "image_disturb": 0.3,
-        "retain_weight": 2.0,
+        "image_structured_noise": 0.3,
+        "distill_weight": 2.0,
         "rewind": 0.2,
         "clip_weight": 1,
     }
@@ -159,8 +159,8 @@ def test_what_a_method_decides_can_be_decided_otherwise(config):
 
 
 def test_the_temperature_is_frozen_where_no_term_knows_it(config):
-    assert not config(method="ft", clip_weight=0, retain_weight=1.0).train_logit_scale
-    assert config(method="ft", clip_weight=0, subtext_weight=1.0, retain_weight=1.0).train_logit_scale
+    assert not config(method="ft", clip_weight=0, distill_weight=1.0).train_logit_scale
+    assert config(method="ft", clip_weight=0, subtext_weight=1.0, distill_weight=1.0).train_logit_scale
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_the_temperature_is_frozen_where_no_term_knows_it(config):
         ({"rewind": 1.5}, r"rewind must be in \[0, 1\], got 1.5"),
         ({"image_noise": -1.0}, r"image_noise must be in \[0, 1\]"),
         ({"image_erase": 2.0}, r"image_erase must be in \[0, 1\]"),
-        ({"image_disturb": -0.1}, r"image_disturb must be in \[0, 1\]"),
+        ({"image_structured_noise": -0.1}, r"image_structured_noise must be in \[0, 1\]"),
         ({"adversarial_patch": 50.0}, r"adversarial_patch must be in \[0, 1\], got 50.0. Did you mean 0.5"),
         ({"adversarial_patch": 0.7, "adversarial_blend": 0.4}, "together at most 1.*got 0.7, 0.4, 4 and 60"),
         ({"adversarial_step": 0.0}, r"in \(0, 255\] grey levels"),
@@ -251,7 +251,7 @@ def test_the_best_checkpoint_is_the_most_useful_one(config):
 def test_flags_override_the_method(tmp_path):
     flags = ["--output_dir", str(tmp_path), "--use_cpu", "True", "--method", "cleanclip", "--subtext_weight", "0.5"]
     (args,) = HfArgumentParser(TACleanerConfig).parse_args_into_dataclasses(flags)
-    assert args.weights == {"clip": 1, "inmodal": 1, "subtext": 0.5, "repel": 0, "retain": 0}
+    assert args.weights == {"clip": 1, "inmodal": 1, "subtext": 0.5, "repel": 0, "distill": 0}
 
 
 @pytest.mark.parametrize("method", METHODS)

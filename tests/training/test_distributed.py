@@ -102,7 +102,7 @@ def test_two_processes_train_like_one(two_processes, folder, name):
             assert line.keys() == their_line.keys()
             for key in line.keys() - {"eval_runtime"}:
                 assert their_line[key] == pytest.approx(line[key], rel=1e-4, abs=1e-6), key
-    term = "loss/retain" if RUNS[name].get("method") == "ta-cleaner-plus" else "loss/clip"
+    term = "loss/distill" if RUNS[name].get("method") == "ta-cleaner-plus" else "loss/clip"
     assert {key for line in history for key in line} >= {term, "eval_clean_utility"}
 
 

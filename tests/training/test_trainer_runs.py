@@ -12,7 +12,7 @@ from hf_ta_cleaner.data.sampling import pairs_after
 from hf_ta_cleaner.training.config import TACleanerConfig
 from hf_ta_cleaner.training.estimate import steps_of
 from hf_ta_cleaner.training.trainer import TACleanerTrainer, TrainingDiverged
-from hf_ta_cleaner.views.structured_noise import Disturbances
+from hf_ta_cleaner.views.structured_noise import StructuredNoise
 
 
 def weights(model) -> dict[str, torch.Tensor]:
@@ -187,10 +187,10 @@ def test_pairs_seen_where_an_epochs_last_step_gathers_fewer(make_trainer, cleani
 
 def test_batches_of_one_step_are_disturbed_differently(make_trainer, monkeypatch):
     drawn = []
-    trainer = make_trainer(max_steps=2, gradient_accumulation_steps=2, method="ft", image_disturb=0.5)
-    plain = Disturbances.__call__
+    trainer = make_trainer(max_steps=2, gradient_accumulation_steps=2, method="ft", image_structured_noise=0.5)
+    plain = StructuredNoise.__call__
     monkeypatch.setattr(
-        Disturbances, "__call__", lambda self, im, b, *key: drawn.append(key) or plain(self, im, b, *key)
+        StructuredNoise, "__call__", lambda self, im, b, *key: drawn.append(key) or plain(self, im, b, *key)
     )
     trainer.train()
     assert drawn == [(0, 0), (0, 1), (1, 0), (1, 1)]

@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from hf_ta_cleaner.views.adversarial_trigger import ALPHA, SEARCH_STEP, SHOWN, STATE, TILES, WINDOW, Adversary, windows
+from hf_ta_cleaner.views.adversarial_trigger import (
+    ALPHA,
+    SEARCH_STEP,
+    SHOWN,
+    STATE,
+    TILES,
+    WINDOW,
+    AdversarialTrigger,
+    windows,
+)
 
 
 SIDE = 36
@@ -20,8 +29,8 @@ def images(n: int = 8) -> torch.Tensor:
     return torch.full((n, 3, SIDE, SIDE), 100.0)
 
 
-def adversary(**options) -> Adversary:
-    return Adversary(**{"patch": 0.5, "blend": 0.25, "step": 10.0, "seed": 0, **options})
+def adversary(**options) -> AdversarialTrigger:
+    return AdversarialTrigger(**{"patch": 0.5, "blend": 0.25, "step": 10.0, "seed": 0, **options})
 
 
 def weights(model) -> dict[str, torch.Tensor]:
@@ -162,7 +171,11 @@ def test_the_search_moves_the_adversary_and_no_weight(make_trainer, parts):
     trainer.model.train()
     trainer.current_gradient_accumulation_steps = 1  # as the loop of Trainer sets it
     trainer._search(trainer.model, trainer._prepare_inputs(batch))
-    assert trainer.adversary.batches == 3 and not trainer.adversary.is_new and not trainer.adversary.searching
+    assert (
+        trainer.adversarial_trigger.batches == 3
+        and not trainer.adversarial_trigger.is_new
+        and not trainer.adversarial_trigger.searching
+    )
     assert all(torch.equal(value, before[name]) for name, value in trainer.model.named_parameters())
     assert all(parameter.grad is None for parameter in trainer.model.parameters())
     assert not trainer._sums  # the log tells of training alone
@@ -175,7 +188,7 @@ def test_a_search_in_parts_finds_the_same(make_trainer, tiny_clip):
         trainer = make_trainer(model=copy.deepcopy(tiny_clip), **options)
         trainer.current_gradient_accumulation_steps = 1
         trainer._search(trainer.model, trainer._prepare_inputs(next(iter(trainer.get_train_dataloader()))))
-        found.append(trainer.adversary.pictures["canvas"].detach())
+        found.append(trainer.adversarial_trigger.pictures["canvas"].detach())
     whole, parts = found
     assert (whole == parts).float().mean() > 0.99  # but where a gradient is zero to rounding
 
@@ -186,14 +199,14 @@ def test_the_search_raises_the_loss(make_trainer):
 
     def loss() -> float:
         """The mean over ten draws of windows, with the pictures as they are."""
-        kept = trainer.adversary.batches
+        kept = trainer.adversarial_trigger.batches
         with torch.no_grad():
             values = []
             for i in range(10):
-                trainer.adversary.batches = 1000 + i
+                trainer.adversarial_trigger.batches = 1000 + i
                 views = trainer._embedder(False)(trainer.model, trainer._attacked(inputs))
                 values.append(trainer._objective(views, False)[0].item())
-        trainer.adversary.batches = kept
+        trainer.adversarial_trigger.batches = kept
         return sum(values) / 10
 
     before = loss()
@@ -204,17 +217,20 @@ def test_the_search_raises_the_loss(make_trainer):
 def test_it_searches_once_and_attacks_every_step_but_no_evaluation(make_trainer, cleaning_pairs):
     trainer = make_trainer(**PLUS, max_steps=4, eval_dataset=cleaning_pairs.select(range(8)))
     trainer.train()
-    assert trainer.adversary.batches == 3 + 4
+    assert trainer.adversarial_trigger.batches == 3 + 4
     trainer.evaluate()
     with torch.no_grad():
         trainer.compute_loss(trainer.model, trainer._prepare_inputs(next(iter(trainer.get_train_dataloader()))))
-    assert trainer.adversary.batches == 3 + 4
+    assert trainer.adversarial_trigger.batches == 3 + 4
 
 
 def test_without_shares_there_is_none(make_trainer):
     for method in ("ft", "ta-cleaner", "par"):
-        assert make_trainer(method=method).adversary is None
-    assert make_trainer(method="ta-cleaner-plus", adversarial_patch=0.0, adversarial_blend=0.0).adversary is None
+        assert make_trainer(method=method).adversarial_trigger is None
+    assert (
+        make_trainer(method="ta-cleaner-plus", adversarial_patch=0.0, adversarial_blend=0.0).adversarial_trigger
+        is None
+    )
 
 
 def test_a_resumed_run_takes_the_same_steps(make_trainer, tmp_path, tiny_clip):
@@ -226,9 +242,9 @@ def test_a_resumed_run_takes_the_same_steps(make_trainer, tmp_path, tiny_clip):
     resumed = make_trainer(model=copy.deepcopy(tiny_clip), folder="resumed", **options)
     resumed.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-2"))
     assert all(torch.equal(value, weights(whole.model)[name]) for name, value in weights(resumed.model).items())
-    assert resumed.adversary.batches == whole.adversary.batches == 9
-    for name, picture in whole.adversary.pictures.items():
-        assert torch.equal(picture, resumed.adversary.pictures[name])
+    assert resumed.adversarial_trigger.batches == whole.adversarial_trigger.batches == 9
+    for name, picture in whole.adversarial_trigger.pictures.items():
+        assert torch.equal(picture, resumed.adversarial_trigger.pictures[name])
 
 
 def test_a_run_is_begun_anew_from_a_checkpoint_that_knows_no_adversary(tmp_path):

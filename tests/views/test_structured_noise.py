@@ -1,4 +1,4 @@
-"""Disturbances: what they put on which pictures, and that they depend on seed and step alone."""
+"""StructuredNoise: what they put on which pictures, and that they depend on seed and step alone."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hf_ta_cleaner.views import structured_noise as disturbances
-from hf_ta_cleaner.views.structured_noise import AMPLITUDE, DEVIATION, FREQUENCY, Disturbances, contrast
+from hf_ta_cleaner.views.structured_noise import AMPLITUDE, DEVIATION, FREQUENCY, StructuredNoise, contrast
 
 
 SIDE = 72
@@ -20,34 +20,34 @@ def grey(n: int = 20) -> torch.Tensor:
 def test_shares_and_order_of_the_pictures():
     """Two fifths of the first twenty are changed, nothing of the second views, and the batch given is left alone."""
     images = grey(25)
-    found = Disturbances(0.4, seed=3)(images, 20, step=7)
+    found = StructuredNoise(0.4, seed=3)(images, 20, step=7)
     changed = (found != images).flatten(1).any(1)
     assert changed[:20].sum() == 8 and not changed[20:].any()
     assert found.dtype == torch.uint8 and torch.equal(images, grey(25))
-    assert torch.equal(Disturbances(0.0, seed=3)(images, 20, 7), images)
+    assert torch.equal(StructuredNoise(0.0, seed=3)(images, 20, 7), images)
 
 
 def test_draws_depend_on_seed_and_step_alone():
-    own = Disturbances(0.5, seed=0)
+    own = StructuredNoise(0.5, seed=0)
     first = own(grey(), 20, 0)
     assert not torch.equal(first, own(grey(), 20, 1))
-    assert torch.equal(first, own(grey(), 20, 0)) and torch.equal(first, Disturbances(0.5, seed=0)(grey(), 20, 0))
-    assert not torch.equal(first, Disturbances(0.5, seed=1)(grey(), 20, 0))
+    assert torch.equal(first, own(grey(), 20, 0)) and torch.equal(first, StructuredNoise(0.5, seed=0)(grey(), 20, 0))
+    assert not torch.equal(first, StructuredNoise(0.5, seed=1)(grey(), 20, 0))
     assert not torch.equal(first, own(grey(), 20, 0, part=1)) and torch.equal(first, own(grey(), 20, 0, part=0))
 
 
 def test_processes_share_what_one_would_do(monkeypatch):
-    together = Disturbances(0.5, seed=0)(grey(), 20, 4)
+    together = StructuredNoise(0.5, seed=0)(grey(), 20, 4)
     monkeypatch.setattr(disturbances, "world_size", lambda: 2)
     for process in (0, 1):
         monkeypatch.setattr(disturbances, "rank", lambda process=process: process)
-        apart = Disturbances(0.5, seed=0)(grey(10), 10, 4)
+        apart = StructuredNoise(0.5, seed=0)(grey(10), 10, 4)
         assert torch.equal(apart, together[10 * process : 10 * process + 10])
 
 
 def waves(n: int = 400) -> np.ndarray:
     draws = torch.from_numpy(np.random.default_rng(0).random((n, 9)).astype(np.float32))
-    return Disturbances(1.0, seed=0)._waves(torch.zeros(n, 3, SIDE, SIDE), draws).numpy()
+    return StructuredNoise(1.0, seed=0)._waves(torch.zeros(n, 3, SIDE, SIDE), draws).numpy()
 
 
 def test_waves_are_single_sinusoids_in_their_range():
@@ -77,7 +77,7 @@ def test_grain_has_its_strength_and_follows_the_detail_of_half_the_pictures():
     images = torch.zeros(200, 3, SIDE, SIDE)
     images[..., SIDE // 2 :] = torch.randint(0, 256, (SIDE, SIDE // 2), generator=torch.Generator().manual_seed(0))
     draws = torch.from_numpy(np.random.default_rng(1).random((200, 9)).astype(np.float32))
-    grain = Disturbances(1.0, seed=0)._grain(images, draws)
+    grain = StructuredNoise(1.0, seed=0)._grain(images, draws)
     assert grain.shape == (200, 1, SIDE, SIDE)
     strength = grain.std(dim=(1, 2, 3))
     assert DEVIATION[0] - 0.1 <= strength.min() and strength.max() <= DEVIATION[1] + 0.1
@@ -100,7 +100,7 @@ def test_a_run_uses_them_and_another_share_gives_another_model(make_trainer):
         trainer.train()
         return trainer, torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
 
-    (plain, without), (own, under) = trained(), trained(image_disturb=0.5)
-    assert plain.disturbances is None and own.disturbances.share == 0.5
+    (plain, without), (own, under) = trained(), trained(image_structured_noise=0.5)
+    assert plain.structured_noise is None and own.structured_noise.share == 0.5
     assert not torch.equal(without, under)
-    assert torch.equal(under, trained(image_disturb=0.5)[1])
+    assert torch.equal(under, trained(image_structured_noise=0.5)[1])

@@ -70,7 +70,7 @@ def clean(
 ) -> None:
     """The whole road: check, load, audit, train, save, audit, report."""
     from hf_ta_cleaner.commands.clean.pairs import choose_dataset, cleaning_pairs, cleaning_stream
-    from hf_ta_cleaner.data.naming import shown
+    from hf_ta_cleaner.data.naming import public_name
     from hf_ta_cleaner.detection.pair_check import warn_of_poison
     from hf_ta_cleaner.detection.scan import ScanBothTimes
     from hf_ta_cleaner.evaluation.audit import clean_accuracy_loss
@@ -153,11 +153,11 @@ def clean(
             return audit.accuracy(other.to(args.device), its_processor).correct(1)
 
         for name in options.ca_baseline or []:
-            baselines[shown(name) if shown(name) not in baselines else name] = right(name)
+            baselines[public_name(name) if public_name(name) not in baselines else name] = right(name)
     search = None
     if main_process and options.scan:
-        search = ScanBothTimes.of(audit, args.output_dir, reference_name=shown(proof.reference))
-        search("before", model, processor, shown(options.model))
+        search = ScanBothTimes.of(audit, args.output_dir, reference_name=public_name(proof.reference))
+        search("before", model, processor, public_name(options.model))
     if main_process and held_out is not None:
         recall_before = clean_utility(model, processor, held_out, batch_size=batch)
     if automatic:
@@ -205,7 +205,7 @@ def clean(
         for values in (recall_before, recall_after):
             values.pop("clean_utility")  # the same number under the name that does not depend on the data
     if search:
-        search("after", model, processor, shown(output))
+        search("after", model, processor, public_name(output))
     if audit or utility:
         examples, drawn = audit.examples(processor, before[1], after[1]) if audit else (None, None)
         report = Report.create(
@@ -218,9 +218,9 @@ def clean(
             ca_loss=loss,
             retrieval=utility,
             scan=search.entries if search else None,
-            model=shown(output),
-            base_model=shown(options.model),
-            dataset=shown(pairs.dataset),
+            model=public_name(output),
+            base_model=public_name(options.model),
+            dataset=public_name(pairs.dataset),
             settings=run_settings(
                 trainer.args,
                 settings,

@@ -54,7 +54,7 @@ class ScanBothTimes:
 
     @classmethod
     def of(cls, proof: Any, folder: str | Path, *, reference_name: str | None = None) -> ScanBothTimes:
-        """With the labelled pictures, the reference, the prompts, the geometry and the seed of a `Proof`."""
+        """With the labelled pictures, the reference, the prompts, the geometry and the seed of a `FullAudit`."""
         return cls(
             proof.pictures,
             proof.pictures.features["label"].names,

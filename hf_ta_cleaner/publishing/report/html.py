@@ -31,7 +31,7 @@ CURVES = {
     "loss/inmodal": "in-modal loss",
     "loss/subtext": "sub-text loss",
     "loss/repel": "repelling loss",
-    "loss/retain": "retaining loss",
+    "loss/distill": "retaining loss",
     "logit_scale": "exp(logit_scale)",
     "learning_rate": "learning rate",
     "eval_clean_accuracy": "clean accuracy, held out",
