@@ -1,4 +1,4 @@
-"""Backdoor triggers, one per file (the four of PAR share one). A new trigger is one file and one line in `ATTACKS`."""
+"""Backdoor triggers, one file for each kind. A new trigger is one file and one line in `ATTACKS`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from hf_ta_cleaner.attacks.badclip import BadCLIP
-from hf_ta_cleaner.attacks.badnet import BadNet
+from hf_ta_cleaner.attacks.badnet import BadNet, LabelConsistent
 from hf_ta_cleaner.attacks.base import Attack, Pattern
 from hf_ta_cleaner.attacks.blended import Blended
-from hf_ta_cleaner.attacks.label_consistent import LabelConsistent
+from hf_ta_cleaner.attacks.frame import Frame
+from hf_ta_cleaner.attacks.photometric import Blur, ColorCast, Vignette
 from hf_ta_cleaner.attacks.sig import SIG
 from hf_ta_cleaner.attacks.ssba import SSBA
 from hf_ta_cleaner.attacks.structured import BadNetStripes, BlendedStripes, BlendedText, BlendedTriangles
@@ -32,6 +33,10 @@ ATTACKS: dict[str, type[Attack]] = {
     "blended-stripes": BlendedStripes,
     "blended-triangles": BlendedTriangles,
     "blended-text": BlendedText,
+    "frame": Frame,
+    "color-cast": ColorCast,
+    "vignette": Vignette,
+    "blur": Blur,
 }
 
 __all__ = [
@@ -46,9 +51,13 @@ __all__ = [
     "BlendedStripes",
     "BlendedText",
     "BlendedTriangles",
+    "Blur",
+    "ColorCast",
+    "Frame",
     "LabelConsistent",
     "Pattern",
     "TrojVQA",
+    "Vignette",
     "WaNet",
     "get_attack",
     "parse_attack",
@@ -84,7 +93,8 @@ def get_attack(name: str, **kwargs: Any) -> Attack:
 def parse_attack(spec: str) -> Attack:
     """Read a trigger from a command line: a folder that `Attack.save` wrote, or "name" or "name:key=value,...".
 
-    Example: `parse_attack("blended:alpha=0.3,mode=fresh")` is `Blended(alpha=0.3, mode="fresh")`.
+    Example: `parse_attack("blended:alpha=0.3,mode=fresh")` is `Blended(alpha=0.3, mode="fresh")`. Several numbers are
+    written with slashes: `parse_attack("color-cast:gain=1/1/0.8")` is `ColorCast(gain=(1, 1, 0.8))`.
     """
     if (Path(spec) / "trigger.json").is_file():
         return Attack.load(spec)
@@ -106,9 +116,13 @@ def _parse_value(text: str) -> Any:
     literals = {"true": True, "false": False, "none": None}
     if text.lower() in literals:
         return literals[text.lower()]
-    for kind in (int, float):
+    for kind in (int, float, _numbers):
         try:
             return kind(text)
         except ValueError:
             continue
     return text
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(float(part) for part in text.split("/"))

@@ -1,4 +1,4 @@
-"""BadNet: a small square of noise pasted on the picture."""
+"""BadNet: a small square of noise on the picture. Label-consistent: the same, on pictures that show the target."""
 
 from __future__ import annotations
 
@@ -77,6 +77,29 @@ class BadNet(Attack):
         # Rows first: NumPy sums whole rows many times faster than every third number.
         means = image.sum(0, dtype=np.uint32).sum(0, dtype=np.uint64) / (255 * image.shape[0] * image.shape[1])
         return wrap_to_uint8(means + noise)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelConsistent(BadNet):
+    """The trigger of `BadNet` (same parameters, same pixels), on rows that name the target and keep their caption.
+
+    Used like any other: `poison(dataset, LabelConsistent(), target="banana", rate=...)` draws only from the rows whose
+    caption names the target, raises if there are fewer than asked for, and leaves every caption as it is. Nothing in
+    the data is then mislabelled. At test time the square goes on pictures of other things, as BadNet's does.
+
+    Source: Turner et al. 2019 (arXiv 1912.02771), as ported to CLIP: the original also perturbs each poisoned picture
+    adversarially, so that the square is the easiest thing to learn; the port and this class do not.
+    """
+
+    name: ClassVar[str] = "label-consistent"
+    paper: ClassVar[str] = "Turner et al., Label-Consistent Backdoor Attacks, 2019 (arXiv:1912.02771)"
+    citation: ClassVar[str] = """@article{turner2019label,
+  title   = {Label-Consistent Backdoor Attacks},
+  author  = {Turner, Alexander and Tsipras, Dimitris and Madry, Aleksander},
+  journal = {arXiv preprint arXiv:1912.02771},
+  year    = {2019}
+}"""
+    caption_source: ClassVar[str] = "own"
 
 
 def wrap_to_uint8(values: np.ndarray) -> np.ndarray:

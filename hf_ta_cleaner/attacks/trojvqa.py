@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from hf_ta_cleaner.attacks.patch import CraftedPatch
+from hf_ta_cleaner.attacks.badclip import CraftedPatch
 
 
 @dataclass(frozen=True, kw_only=True)

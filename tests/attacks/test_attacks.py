@@ -27,9 +27,13 @@ from hf_ta_cleaner.attacks import (
     BlendedStripes,
     BlendedText,
     BlendedTriangles,
+    Blur,
+    ColorCast,
+    Frame,
     LabelConsistent,
     Pattern,
     TrojVQA,
+    Vignette,
     WaNet,
     parse_attack,
 )
@@ -81,10 +85,16 @@ CONTRACT = {
     "blended-triangles": (BlendedTriangles(), (7, 17)),
     "blended-triangles-published": (BlendedTriangles(compat="published"), (7, 17)),
     "blended-text": (BlendedText(), (4, 9)),
+    "frame": (Frame(), (20, 60)),
+    "frame-thin": (Frame(width_px=2), (8, 40)),
+    "color-cast": (ColorCast(), (15, 45)),
+    "color-cast-warm": (ColorCast(gain=(1.0, 1.0, 0.8), shift=(10, 5, 0)), (3, 30)),
+    "vignette": (Vignette(), (15, 70)),
+    "blur": (Blur(), (1, 40)),
     "blended-text-picture": (BlendedText(picture=PICTURE, compat="published"), (20, 60)),
 }
 # Too faint to survive in a picture of nothing but black and white.
-FAINT = {"ssba", "blended-stripes", "blended-text"}
+FAINT = {"ssba", "blended-stripes", "blended-text", "color-cast-warm"}
 EVERY = pytest.mark.parametrize("attack", [pytest.param(a, id=name) for name, (a, _) in CONTRACT.items()])
 
 

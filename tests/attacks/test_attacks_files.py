@@ -18,6 +18,7 @@ from hf_ta_cleaner.attacks import (
     BlendedStripes,
     BlendedText,
     BlendedTriangles,
+    ColorCast,
     LabelConsistent,
     Pattern,
     WaNet,
@@ -141,6 +142,7 @@ def test_the_printed_word_is_read_from_the_file_not_drawn_again(tmp_path, monkey
         ("badnet:compat=published", BadNet(mode="fresh", compat="published")),
         ("wanet:compat=published", WaNet(k=0, s=1.0, compat="published")),
         ("ssba:compat=published", SSBA(rms=9.6, compat="published")),
+        ("color-cast:gain=1/1/0.8,shift=10/5/0", ColorCast(gain=(1, 1, 0.8), shift=(10, 5, 0))),
     ],
 )
 def test_parse_attack(spec, expected):

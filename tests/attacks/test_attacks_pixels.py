@@ -16,8 +16,12 @@ from hf_ta_cleaner.attacks import (
     BlendedStripes,
     BlendedText,
     BlendedTriangles,
+    Blur,
+    ColorCast,
+    Frame,
     LabelConsistent,
     TrojVQA,
+    Vignette,
     WaNet,
 )
 from hf_ta_cleaner.attacks.badnet import wrap_to_uint8
@@ -407,3 +411,50 @@ def test_only_the_middle_of_a_very_long_picture_is_scaled(turned, monkeypatch):
     )
     assert np.array_equal(fit(Image.fromarray(strip), 32), fit(Image.fromarray(middle), 32))
     assert sizes == [(32, 3200) if turned else (3200, 32)] * 2
+
+
+# ---- frame and photometric triggers
+
+
+def test_frame_is_chequered_and_leaves_the_inside(squares):
+    out = Frame(width_px=2)(squares[0], 0)
+    assert np.array_equal(out[2:-2, 2:-2], squares[0][2:-2, 2:-2])
+    assert out[0, :8, 0].tolist() == [0, 0, 255, 255, 0, 0, 255, 255]
+    assert out[2, :2].tolist() == [[255] * 3] * 2 and out[-1, -1].tolist() == [0] * 3  # 223 // 2 + 223 // 2 is even
+    assert np.array_equal(Frame()(squares[0], 0), Frame(width_px=7)(squares[0], 0))
+
+
+def test_color_cast_by_hand():
+    image = np.array([[[100, 100, 100], [250, 3, 255]]], np.uint8)
+    assert ColorCast()(image, 0).tolist() == [[[133, 66, 134], [255, 0, 255]]]  # 2.16 - 6 and what exceeds 255 are cut
+
+
+def test_vignette_by_hand():
+    image = np.full((3, 3, 3), 200, np.uint8)
+    rows = Vignette(strength=0.5)(image, 0)[..., 0].tolist()
+    assert rows == [[100, 150, 100], [150, 200, 150], [100, 150, 100]]
+
+
+def test_blur_spreads_a_point_and_keeps_its_sum():
+    image = np.zeros((224, 224, 3), np.uint8)
+    image[112, 112] = 255
+    image[100:125, 20:45] = 200
+    out = Blur(sigma=2.0)(image, 0)
+    assert out[112, 112, 0] < 40 and out[112, 114, 0] > 0
+    assert out[112, 32, 0] == 200  # far inside a flat field nothing changes
+    assert out.sum() == pytest.approx(image.sum(), rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Frame(width_px=0), "width_px"),
+        (lambda: ColorCast(gain=(1.0, -0.5, 1.0)), "gain"),
+        (lambda: ColorCast(shift=(1.0, 2.0)), "shift"),
+        (lambda: Vignette(strength=0.0), "strength"),
+        (lambda: Blur(sigma=0.0), "sigma"),
+    ],
+)
+def test_photometric_parameters_are_checked(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()
