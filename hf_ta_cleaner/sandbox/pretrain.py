@@ -45,11 +45,16 @@ def build_tokenizer(captions: list[str], vocab_size: int = 900) -> CLIPTokenizer
     return CLIPTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}, merges=merges, model_max_length=77)
 
 
-#: Name -> (picture tower, text tower, width of the embedding). "tiny" is the sandbox's own, the others those of the
-#: literature, for a bigger world on an accelerator.
+#: Name -> (picture tower, text tower, width of the embedding). "tiny" is the sandbox's own, "tiny-8" that of small
+#: photographs (benchmarks/photos); the others are those of the literature, for a bigger world on an accelerator.
 SHAPES: dict[str, tuple[dict, dict, int]] = {
     "tiny": (
         {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4, "patch_size": 12},
+        {"hidden_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4},
+        128,
+    ),
+    "tiny-8": (
+        {"hidden_size": 128, "num_hidden_layers": 5, "num_attention_heads": 4, "patch_size": 8},
         {"hidden_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4},
         128,
     ),
@@ -102,7 +107,7 @@ def build_model(
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed("sandbox model", seed) % 2**63)
         # In bfloat16 the backward of PyTorch's fused attention is several times slower on a CPU than plain matmuls.
-        return CLIPModel._from_config(config, attn_implementation="eager" if shape == "tiny" else "sdpa")
+        return CLIPModel._from_config(config, attn_implementation="eager" if shape.startswith("tiny") else "sdpa")
 
 
 def build_processor(tokenizer: CLIPTokenizer, size: int = PICTURE_SIZE) -> CLIPProcessor:
