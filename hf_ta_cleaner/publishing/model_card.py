@@ -289,6 +289,7 @@ def _recipe(settings: Mapping[str, Any], report: Report | None, record: PoisonRe
         "image_structured_noise": "Share of pictures under waves or grain",
         "adversarial_patch": "Share of pictures with a learnt patch",
         "adversarial_blend": "Share of pictures blended with a learnt one",
+        "adversarial_map": "Share of pictures under a learnt smooth change",
         "learning_rate": "Learning rate",
         "num_train_epochs": "Epochs",
         "per_device_train_batch_size": "Pairs per step and process",

@@ -27,6 +27,7 @@ class Method:
     image_structured_noise: float = 0.0
     adversarial_patch: float = 0.0
     adversarial_blend: float = 0.0
+    adversarial_map: float = 0.0
     train_logit_scale: bool = True
 
 
@@ -101,7 +102,9 @@ class TACleanerConfig(TrainingArguments):
         adversarial_patch: Share of the pictures that carry a window, a third to a sixth of a side wide, of a picture
             that is learnt while the model is trained, to raise its loss: patches of any place, searched for and
             unlearned at once (`adversary.py`). In [0, 1], drawn anew in every batch.
-        adversarial_blend: Share that are blended, up to a fifth, with another such picture; both together at most 1.
+        adversarial_blend: Share that are blended, up to a fifth, with another such picture.
+        adversarial_map: Share that pass through a smooth change of the whole picture (colours, tone, light, sharpness,
+            a slight warp) which is learnt in the same way (`global_map.py`). All three together at most 1.
         adversarial_step: Grey levels that the pixels of both move in a step of training: few, so that what the search
             found is unlearned before it is lost.
         adversarial_search: Steps of 32 grey levels in which only they move, on all pictures of the first batch, before
@@ -155,6 +158,9 @@ class TACleanerConfig(TrainingArguments):
     )
     adversarial_blend: float | None = field(
         default=None, metadata={"help": "share of the pictures blended with a picture learnt in the same way"}
+    )
+    adversarial_map: float | None = field(
+        default=None, metadata={"help": "share of the pictures changed smoothly as a whole, learnt in the same way"}
     )
     train_logit_scale: bool | None = field(default=None, metadata={"help": "whether the temperature is trained"})
     repel_tau: float = field(default=2.15, metadata={"help": "squared distance that ends the repelling"})
@@ -272,20 +278,18 @@ class TACleanerConfig(TrainingArguments):
                 raise ValueError(f"{name}_weight must not be negative, got {weight}; 0 switches the term off")
         if not any(weight for name, weight in self.weights.items() if name != "repel"):
             raise ValueError("all weights that hold the model together are 0; set clip_weight=1")
-        images = "image_noise image_erase image_structured_noise adversarial_patch adversarial_blend"
+        images = "image_noise image_erase image_structured_noise adversarial_patch adversarial_blend adversarial_map"
         for name in f"subtext_fraction repel_share rewind {images}".split():
             if not 0 <= (share := getattr(self, name)) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {share}. Did you mean {share / 100:g}?")
         if not 0 <= self.repel_tau <= 4:
             raise ValueError(f"repel_tau must be in [0, 4], got {self.repel_tau}; the published value is 2.15")
-        if self.adversarial_patch + self.adversarial_blend > 1 or not (
-            0 < self.adversarial_step <= 255 and self.adversarial_search >= 0
-        ):
+        if self.adversarial_share > 1 or not (0 < self.adversarial_step <= 255 and self.adversarial_search >= 0):
             raise ValueError(
-                "adversarial_patch and adversarial_blend are shares of the same pictures, together at most 1, "
-                "adversarial_step is in (0, 255] grey levels, and adversarial_search is a number of steps; got "
-                f"{self.adversarial_patch:g}, {self.adversarial_blend:g}, {self.adversarial_step:g} and "
-                f"{self.adversarial_search}"
+                "adversarial_patch, adversarial_blend and adversarial_map are shares of the same pictures, together "
+                "at most 1, adversarial_step is in (0, 255] grey levels, adversarial_search is a number of steps; got "
+                f"{self.adversarial_patch:g}, {self.adversarial_blend:g}, {self.adversarial_map:g}, "
+                f"{self.adversarial_step:g} and {self.adversarial_search}"
             )
         if self.noise_sigma < 0:
             raise ValueError(f"noise_sigma must not be negative, got {self.noise_sigma}; image_noise=0 does without")
@@ -293,9 +297,8 @@ class TACleanerConfig(TrainingArguments):
             raise ValueError(f"mini_batch_size must be at least 1, got {self.mini_batch_size}; leave it out for all")
         if self.mini_batch_size is not None and self.deepspeed:
             raise ValueError("mini_batch_size does not work with deepspeed, which counts every backward as a step")
-        if self.optim.endswith(("lomo", "_layerwise")) and (
-            self.rewind or self.adversarial_patch or self.adversarial_blend or self.mini_batch_size is not None
-        ):
+        needs_weights = self.rewind or self.adversarial_share or self.mini_batch_size is not None
+        if self.optim.endswith(("lomo", "_layerwise")) and needs_weights:
             raise ValueError(
                 f"optim {self.optim.value} moves weights within the backward pass; rewind, adversarial_patch, "
                 "adversarial_blend and mini_batch_size need them still. Take adamw_torch"
@@ -331,6 +334,11 @@ class TACleanerConfig(TrainingArguments):
         return frozenset(word for name in self.subtext_exclude.split(",") for word in name.split())
 
     @property
+    def adversarial_share(self) -> float:
+        """Share of the pictures that carry something learnt against the model."""
+        return self.adversarial_patch + self.adversarial_blend + self.adversarial_map
+
+    @property
     def weights(self) -> dict[str, float]:
         """Weight of every term."""
         return {name: getattr(self, f"{name}_weight") for name in TERMS}
@@ -340,14 +348,14 @@ class TACleanerConfig(TrainingArguments):
         """The settings that decide the weights of a run, as plain values under their own names."""
         names = (
             "method rewind image_noise image_erase image_structured_noise adversarial_patch adversarial_blend "
-            "train_logit_scale use_peft learning_rate num_train_epochs max_steps warmup_steps weight_decay "
-            "lr_scheduler_type per_device_train_batch_size gradient_accumulation_steps seed bf16 fp16"
+            "adversarial_map train_logit_scale use_peft learning_rate num_train_epochs max_steps warmup_steps "
+            "weight_decay lr_scheduler_type per_device_train_batch_size gradient_accumulation_steps seed bf16 fp16"
         )
         parts = {  # of these only the settings of what is switched on
             "subtext_fraction num_positive num_negative subtext_swap subtext_exclude": self.weights["subtext"],
             "repel_tau repel_share": self.weights["repel"],
             "noise_sigma": self.image_noise,
-            "adversarial_step adversarial_search": self.adversarial_patch + self.adversarial_blend,
+            "adversarial_step adversarial_search": self.adversarial_share,
             "lora_rank lora_alpha": self.use_peft,
         }
         names = " ".join([names, *(part for part, used in parts.items() if used)]).split()

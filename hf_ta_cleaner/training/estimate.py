@@ -141,7 +141,7 @@ def steps_of(args: TACleanerConfig, pairs: int) -> int:
 
 def _search_steps(args: TACleanerConfig) -> int:
     """The search passes one batch of a process, where an optimiser step may gather several."""
-    searches = args.adversarial_patch or args.adversarial_blend
+    searches = args.adversarial_share
     return math.ceil(args.adversarial_search / args.gradient_accumulation_steps) if searches else 0
 
 

@@ -123,10 +123,11 @@ class TACleanerTrainer(CleaningBatches, HubPublishing, Trainer):
         if args.use_peft:
             model = add_lora(model, rank=args.lora_rank, alpha=args.lora_alpha)
         self.adversarial_trigger = None
-        if args.adversarial_patch or args.adversarial_blend:
+        if args.adversarial_share:
             self.adversarial_trigger = AdversarialTrigger(
                 patch=args.adversarial_patch,
                 blend=args.adversarial_blend,
+                maps=args.adversarial_map,
                 step=args.adversarial_step,
                 seed=self._seed(args),
             )
@@ -243,7 +244,7 @@ class TACleanerTrainer(CleaningBatches, HubPublishing, Trainer):
         if self.adversarial_trigger is not None:
             image_processor = self.processing_class.image_processor
             attack = partial(standardise, image_processor=image_processor)
-            pixels = self.adversarial_trigger.attack(normalise(pixels, image_processor), pairs, attack)
+            pixels = self.adversarial_trigger.attack(normalise(pixels, image_processor), pairs, attack, pixels)
         return {**inputs, "pixel_values": pixels, UNTOUCHED: inputs["pixel_values"][:pairs]}
 
     def _is_repelling(self) -> bool:

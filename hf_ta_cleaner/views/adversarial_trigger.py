@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from ..distributed import rank, world_size
 from ..seeding import derive_seed, numpy_rng
+from . import global_map
 
 
 #: Beside every checkpoint: the adversary as it was.
@@ -30,13 +31,16 @@ WINDOW = (1 / 6, 1 / 3)
 ALPHA = (0.02, 0.2)
 #: Grey levels that a pixel moves in a step of the search before training: far, so that it forgets what it began with.
 SEARCH_STEP = 32.0
+#: How many global maps there are, and how far their numbers (in [-1, 1]) move in a step, and in one of the search.
+MAPS, MAP_STEP, MAP_SEARCH_STEP = 4, 0.04, 0.2
 
 
 class AdversarialTrigger:
-    """Two pictures that raise the loss of whatever they are put on.
+    """Two pictures and a few global maps that raise the loss of whatever they are put on.
 
     The *canvas* shows through a window, like a sticker: its content may be another at every place, so that patches in
-    the middle and in every corner are searched for at once. The *blend* lies over the whole picture, faintly.
+    the middle and in every corner are searched for at once. The *blend* lies over the whole picture, faintly. A *map*
+    changes the whole picture smoothly: its colours, tone, light, sharpness and shape (`global_map.py`).
 
     The gradient of their pixels comes out of the backward pass that the weights need anyway ("free" adversarial
     training); they take a step in its sign after every batch. While `searching` is set, all pictures of a batch are
@@ -45,7 +49,8 @@ class AdversarialTrigger:
 
     Args:
         patch: Share of a batch's pictures that get a window of the canvas, in [0, 1].
-        blend: Share that are blended with the other one; together at most 1.
+        blend: Share that are blended with the other one.
+        maps: Share that pass through one of the maps; all three together at most 1.
         step: Grey levels that a pixel moves in a step, but for the search.
         seed: Seed of the first content, and of where windows lie.
 
@@ -54,21 +59,28 @@ class AdversarialTrigger:
         al. 2022 (I-BAU, arXiv 2110.03735). Windows, and the use against a CLIP's own losses, are this project's.
     """
 
-    def __init__(self, *, patch: float, blend: float, step: float, seed: int) -> None:
-        self.patch, self.blend, self.step, self.seed = patch, blend, step, seed
+    def __init__(self, *, patch: float, blend: float, step: float, seed: int, maps: float = 0.0) -> None:
+        self.patch, self.blend, self.maps, self.step, self.seed = patch, blend, maps, step, seed
         self.batches = 0
         self.searching = False
         self.pictures: dict[str, torch.Tensor] = {}
         self._attacked: torch.Tensor | None = None
         self._leaf: torch.Tensor | None = None
 
-    def attack(self, images: torch.Tensor, b: int, normalise: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-        """The images with a window on some and the blend over others, for one backward.
+    def attack(
+        self,
+        images: torch.Tensor,
+        b: int,
+        normalise: Callable[[torch.Tensor], torch.Tensor],
+        pixels: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """The images with a window on some, the blend over others, and others changed by a map, for one backward.
 
         Args:
             images: float `(N, 3, S, S)`, as the model wants them.
             b: Only the first so many are attacked.
-            normalise: Floats in [0, 255] `(1, 3, S, S)`, its own to write on -> what the model wants.
+            normalise: Floats in [0, 255] `(n, 3, S, S)`, its own to write on -> what the model wants.
+            pixels: The images in [0, 255], of any type; the maps need them.
 
         Returns:
             A new tensor of their shape, a leaf that collects the gradient which `ascend` uses.
@@ -79,10 +91,13 @@ class AdversarialTrigger:
         # Drawn for the global batch, of which this process has its part: any number of them takes the same step.
         r, total = numpy_rng("adversary", self.seed, self.batches), b * world_size()
         self.batches += 1
-        all_in = 1 / (self.patch + self.blend) if self.searching else 1.0
-        order, n = r.permutation(total), round(all_in * self.patch * total)
-        stuck, blended = order[:n], order[n : n + round(all_in * self.blend * total)]
-        seen, alpha = windows(n, side, r), torch.from_numpy(r.uniform(*ALPHA, len(blended)).astype(np.float32))
+        all_in = 1 / (self.patch + self.blend + self.maps) if self.searching else 1.0
+        counts = [round(all_in * share * total) for share in (self.patch, self.blend, self.maps)]
+        stuck, blended, mapped, _ = np.split(r.permutation(total), np.cumsum(counts))
+        seen, alpha = (
+            windows(len(stuck), side, r),
+            torch.from_numpy(r.uniform(*ALPHA, len(blended)).astype(np.float32)),
+        )
         attacked = images
         if (own := stuck // b == rank()).any():
             content = normalise(self.pictures["canvas"][None].clone())
@@ -92,6 +107,14 @@ class AdversarialTrigger:
             content = normalise(self.pictures["blend"][None].clone())
             rows, alpha = (x.to(images.device) for x in (torch.from_numpy(blended[own] % b), alpha[own]))
             attacked = attacked.index_copy(0, rows, torch.lerp(images[rows], content, alpha.view(-1, 1, 1, 1)))
+        if self.maps:
+            factors, which = global_map.drawn(len(mapped), r), torch.from_numpy(r.integers(0, MAPS, len(mapped)))
+            if (own := mapped // b == rank()).any():
+                rows, factors, which = (
+                    x.to(images.device) for x in (torch.from_numpy(mapped[own] % b), factors[own], which[own])
+                )
+                changed = global_map.apply(pixels[rows].float(), factors * self.pictures["maps"][which])
+                attacked = attacked.index_copy(0, rows, normalise(changed))
         # A leaf of its own, so that however often the towers are passed, the graph up to here is left alone.
         self._attacked, self._leaf = attacked, attacked.detach().requires_grad_()
         return self._leaf
@@ -99,18 +122,19 @@ class AdversarialTrigger:
     def ascend(self) -> None:
         """Moves the pixels by the sign of the gradient that the last backward left, the mean over the processes."""
         pictures = list(self.pictures.values())
-        step = SEARCH_STEP if self.searching else self.step
         found: tuple[torch.Tensor | None, ...] = (None,) * len(pictures)
         if self._attacked.requires_grad:  # else this process had none of the attacked
             found = torch.autograd.grad(self._attacked, pictures, self._leaf.grad, allow_unused=True)
         self._attacked = self._leaf = None
         with torch.no_grad():
-            for picture, own in zip(pictures, found, strict=True):
+            for (name, picture), own in zip(self.pictures.items(), found, strict=True):
                 climb = torch.zeros_like(picture) if own is None else own
                 if world_size() > 1:
                     torch.distributed.all_reduce(climb)
-                picture += step * climb.nan_to_num().sign()
-                picture.clamp_(0, 255)
+                is_map = name == "maps"
+                short, long = (MAP_STEP, MAP_SEARCH_STEP) if is_map else (self.step, SEARCH_STEP)
+                picture += (long if self.searching else short) * climb.nan_to_num().sign()
+                picture.clamp_(*((-1, 1) if is_map else (0, 255)))
 
     @property
     def is_new(self) -> bool:
@@ -122,6 +146,9 @@ class AdversarialTrigger:
         for name in ("canvas", "blend"):
             noise = torch.Generator().manual_seed(derive_seed("adversary", name, self.seed) >> 1)
             self.pictures[name] = (255 * torch.rand(3, side, side, generator=noise)).to(device).requires_grad_()
+        if self.maps:
+            noise = torch.Generator().manual_seed(derive_seed("adversary", "maps", self.seed) >> 1)
+            self.pictures["maps"] = global_map.begin(MAPS, noise).to(device).requires_grad_()
 
     def save(self, folder: str | Path) -> None:
         """Writes the two pictures and how many batches they have seen, so that a resumed run takes the same steps."""

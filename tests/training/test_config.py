@@ -177,7 +177,7 @@ def test_the_temperature_is_frozen_where_no_term_knows_it(config):
         ({"image_erase": 2.0}, r"image_erase must be in \[0, 1\]"),
         ({"image_structured_noise": -0.1}, r"image_structured_noise must be in \[0, 1\]"),
         ({"adversarial_patch": 50.0}, r"adversarial_patch must be in \[0, 1\], got 50.0. Did you mean 0.5"),
-        ({"adversarial_patch": 0.7, "adversarial_blend": 0.4}, "together at most 1.*got 0.7, 0.4, 4 and 60"),
+        ({"adversarial_patch": 0.7, "adversarial_blend": 0.4}, "together at most 1.*got 0.7, 0.4, 0, 4 and 60"),
         ({"adversarial_step": 0.0}, r"in \(0, 255\] grey levels"),
         ({"adversarial_search": -1}, "is a number of steps.*-1"),
         ({"repel_tau": 5.0}, r"repel_tau must be in \[0, 4\], got 5.0"),
