@@ -11,14 +11,14 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from .markdown import SCAN_NOTE, extra_rows, percent, price
+from .content import ReportContent
+from .markdown import extra_rows
+from .numbers import percent
 from .schema import RANKS
+from .sentences import SCAN_NOTE, price
 
-
-if TYPE_CHECKING:
-    from .document import Report
 
 TEMPLATE = Path(__file__).with_name("template.html")
 WIDTH, HEIGHT = 320, 170
@@ -40,7 +40,7 @@ CURVES = {
 HIDDEN = {"eval_clean_utility", "eval_image_to_text_recall@1", "eval_text_to_image_recall@1"}
 
 
-def render(report: Report, pictures: Mapping[tuple[str, int], Any] | None = None) -> str:
+def render(report: ReportContent, pictures: Mapping[tuple[str, int], Any] | None = None) -> str:
     """The page; `pictures` as in `Report.to_html`."""
     from jinja2 import Environment, StrictUndefined
 
@@ -75,7 +75,7 @@ def _order(item: tuple[str, Any]) -> int:
     return names.index(item[0]) if item[0] in names else len(names)
 
 
-def _facts(report: Report) -> dict[str, Any]:
+def _facts(report: ReportContent) -> dict[str, Any]:
     clean = report.before["clean_accuracy"]
     facts = {
         "model": report.model,
@@ -90,7 +90,7 @@ def _facts(report: Report) -> dict[str, Any]:
     return {name: value for name, value in facts.items() if value is not None}
 
 
-def _bars(report: Report) -> list[dict[str, Any]]:
+def _bars(report: ReportContent) -> list[dict[str, Any]]:
     """Clean accuracy, then every attack: title, and one bar for each section."""
     if not report.before["clean_accuracy"]:
         return []
@@ -111,7 +111,7 @@ def _bars(report: Report) -> list[dict[str, Any]]:
     return groups
 
 
-def _scans(report: Report) -> list[dict[str, Any]]:
+def _scans(report: ReportContent) -> list[dict[str, Any]]:
     """What was found without a trigger, before and after: a bar of the best patch, and the evidence."""
     found = []
     for name, part in (report.scan or {}).items():
@@ -122,7 +122,7 @@ def _scans(report: Report) -> list[dict[str, Any]]:
     return found
 
 
-def _examples(report: Report, pictures: Mapping[tuple[str, int], Any]) -> dict[str, list[dict[str, Any]]]:
+def _examples(report: ReportContent, pictures: Mapping[tuple[str, int], Any]) -> dict[str, list[dict[str, Any]]]:
     found = {}
     for attack, rows in (report.examples or {}).items():
         target = report.before["attacks"][attack].get("target", report.target)
@@ -147,7 +147,7 @@ def as_data_uri(image: Any) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def _histogram(report: Report, attack: str) -> dict[str, Any] | None:
+def _histogram(report: ReportContent, attack: str) -> dict[str, Any] | None:
     """Cosines of triggered pictures with the target's caption, before and after, over the same bins."""
     parts = {name: section["attacks"][attack].get("similarity") for name, section in report.sections().items()}
     if not all(parts.values()):

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from .content import ReportContent
+from .numbers import percent, with_interval
 from .schema import RANKS
+from .sentences import SCAN_NOTE, change, price, scanned
 
 
-if TYPE_CHECKING:
-    from .document import Report
-
-#: Under what a scan has found.
-SCAN_NOTE = (
-    "An optimised patch is also an adversarial patch, which every model has: compare before with after, not with 0. "
-    "A scan that finds nothing is no proof: the documentation tells what it does not look for."
-)
-
-
-def markdown(report: Report) -> str:
+def markdown(report: ReportContent) -> str:
     """The whole report for people: verdicts, before and after, all ranks, cost, notes. Per cent, one decimal."""
     head = {"Model": report.model, "Base model": report.base_model, "Method": report.method, "Target": report.target}
     head |= {"Data": report.dataset, "Seed": report.seed, "Created": report.created}
@@ -64,42 +57,7 @@ def markdown(report: Report) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def scanned(report: Report) -> str:
-    """The scans before and after in a line: the verdicts, and how far the best patch that was found goes."""
-    found = []
-    for part in report.scan.values():
-        best = part["best_patch"]
-        rate = with_interval(best["rate"], best["interval95"])
-        found.append(f"{part['verdict']} (best patch: {rate}% of {best['n']} pictures become {best['label']!r})")
-    return " → ".join(found)
-
-
-def change(report: Report, *keys: str, unit: str = "") -> str:
-    """The rate at these keys, as "before → after"."""
-    values = []
-    for section in report.sections().values():
-        for key in keys:
-            section = section[key]
-        values.append(percent(section) + unit)
-    return " → ".join(values)
-
-
-def price(report: Report) -> list[str]:
-    """What the cleaning cost, in accuracy and in work: a sentence each."""
-    lines = []
-    if report.ca_loss:
-        loss, (low, high) = report.ca_loss, report.ca_loss["interval95"]
-        lines.append(
-            f"clean accuracy loss: {percent(loss['value'])} points [{percent(low)}, {percent(high)}] "
-            f"against the {loss['baseline']} model ({loss['definition']})"
-        )
-    if report.cost:
-        cost = report.cost
-        lines.append(f"cost: {cost['pairs_seen']:,} pairs seen, {cost['seconds']:,.0f} s on {cost['device']}")
-    return lines
-
-
-def _main_table(report: Report) -> str:
+def _main_table(report: ReportContent) -> str:
     sections = report.sections().values()
     names = ["before", "after"] if report.after else ["result"]
     compared = any("reference_asr" in entry for s in sections for entry in s["attacks"].values())
@@ -121,14 +79,14 @@ def _main_table(report: Report) -> str:
     return _table(rows)
 
 
-def _recall_table(report: Report) -> str:
+def _recall_table(report: ReportContent) -> str:
     rows = [["recall@1, per cent", "before", "after"]]
     for key, title in (("image_to_text", "image to text"), ("text_to_image", "text to image")):
         rows.append([title, *(percent(report.retrieval[when][f"{key}_recall@1"]) for when in ("before", "after"))])
     return _table(rows)
 
 
-def extra_rows(report: Report) -> list[list[str]]:
+def extra_rows(report: ReportContent) -> list[list[str]]:
     """What was measured beside zero-shot classification, in per cent: a title, then one figure for each section."""
     sections = report.sections().values()
     rows = []
@@ -151,7 +109,7 @@ def extra_rows(report: Report) -> list[list[str]]:
     return rows
 
 
-def _rank_table(report: Report) -> str:
+def _rank_table(report: ReportContent) -> str:
     rows = [["", *(f"top {rank[3:]}" for rank in RANKS)]]
     rows.append(["clean accuracy", *(change(report, "clean_accuracy", rank) for rank in RANKS)])
     kinds = {
@@ -169,16 +127,6 @@ def _rank_table(report: Report) -> str:
         above = [[_above_floor(e["asr"][rank], e["floor"][rank]) for e in both] for rank in RANKS]
         rows.append([f"{name}: (ASR - floor) / (1 - floor)", *(" → ".join(values) for values in above)])
     return _table(rows)
-
-
-def percent(rate: float) -> str:
-    """A fraction in per cent with one decimal, without the sign: 0.954 -> "95.4"."""
-    # Adding zero turns -0.0 into 0.0.
-    return f"{round(100 * rate, 1) + 0.0:.1f}"
-
-
-def with_interval(rate: float, interval: list[float]) -> str:
-    return f"{percent(rate)} [{percent(interval[0])}, {percent(interval[1])}]"
 
 
 def _above_floor(asr: float, floor: float) -> str:
