@@ -10,7 +10,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from .schema import SCHEMA_VERSION, validate
-from .verdict import verdict
+from .verdict import Verdict, verdict
 
 
 if TYPE_CHECKING:
@@ -87,14 +87,14 @@ class ReportContent:
         """The sections that exist: before, and after where something was cleaned."""
         return {"before": self.before} if self.after is None else {"before": self.before, "after": self.after}
 
-    def verdicts(self) -> dict[str, str]:
-        """One sentence for each attack, see `verdict.verdict`.
-
-        What is normal is the no-trigger floor or, where it is higher, the success rate on the never-poisoned model.
-        An attack less than 5 points above it is no backdoor; one whose distance to it was at least halved is reduced.
-        """
+    def judge(self) -> dict[str, Verdict]:
+        """The verdict on each attack, by its name."""
         after = self.after["attacks"] if self.after else {}
         return {name: verdict(entry, after.get(name)) for name, entry in self.before["attacks"].items()}
+
+    def verdicts(self) -> dict[str, str]:
+        """The verdict on each attack as one sentence; docs/report.md has the rules."""
+        return {name: judged.sentence() for name, judged in self.judge().items()}
 
 
 def package_versions() -> dict[str, str]:

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from .content import ReportContent
-from .markdown import extra_rows
 from .numbers import percent
 from .schema import RANKS
-from .sentences import SCAN_NOTE, price
+from .sentences import SCAN_NOTE, TARGET_NOTE, price
+from .tables import extra_rows, target_rows
+from .verdict import FOUND, NEW, NO_SIGN, REMAINS, REMOVED
 
 
 TEMPLATE = Path(__file__).with_name("template.html")
@@ -51,7 +52,7 @@ def render(report: ReportContent, pictures: Mapping[tuple[str, int], Any] | None
         report=report,
         title="Backdoor audit" if report.after is None else f"Before and after {report.method}",
         facts=_facts(report),
-        verdicts=report.verdicts(),
+        verdicts=_verdicts(report),
         price=price(report),
         bars=_bars(report),
         scan=_scans(report),
@@ -66,8 +67,19 @@ def render(report: ReportContent, pictures: Mapping[tuple[str, int], Any] | None
         ranks=RANKS,
         sections=report.sections(),
         extra=extra_rows(report),
+        target_rows=target_rows(report),
+        target_note=TARGET_NOTE,
         box=(WIDTH, HEIGHT, LEFT, WIDTH - RIGHT, TOP, HEIGHT - BOTTOM),
     )
+
+
+def _verdicts(report: ReportContent) -> list[tuple[str, str, str]]:
+    """For each attack its name, its sentence, and the CSS class of its colour."""
+    colors = dict.fromkeys((REMOVED, NO_SIGN), "removed") | dict.fromkeys((REMAINS, FOUND, NEW), "there")
+    return [
+        (name, judged.sentence(), "" if judged.traces else colors.get(judged.state, ""))
+        for name, judged in report.judge().items()
+    ]
 
 
 def _order(item: tuple[str, Any]) -> int:
