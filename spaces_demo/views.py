@@ -19,6 +19,7 @@ from probe import FALSE_ALARMS, VIEWS, WHO, Answers, Pair
 from triggers import describe
 
 from hf_ta_cleaner import Report
+from hf_ta_cleaner.publishing.report import TARGET_NOTE, target_rows, utility_lost
 
 
 TITLES = {"suspect": "Suspect", "cleaned": "Cleaned", "clean": "Without trigger", "triggered": "With trigger"}
@@ -272,18 +273,35 @@ def report(found: Report) -> str:
         hint = f"target {entry['target']}, top 1, n = {entry['n']:,}; lower is better"
         measured = {who: (e["asr"]["top1"], e["interval95"]["asr_top1"]) for who, e in attacked.items()}
         parts.append(rate_rows(f"Attack success of {name}", hint, measured))
-    if loss := found.ca_loss:
-        points = f"{100 * loss['value']:.1f} points [{', '.join(f'{100 * end:.1f}' for end in loss['interval95'])}]"
+    if lost := utility_lost(found):
         parts.append(
-            f'<p class="hc-help">Accuracy lost by the cleaning: {points}, against the {escape(loss["baseline"])} '
-            "model. Thin lines and brackets: 95% intervals.</p>"
+            f'<p class="hc-help">{escape(lost[0].upper() + lost[1:])}. Thin lines and brackets: 95% intervals.</p>'
         )
+    parts.append(_target_table(found))
     parts.append(_rank_table(sections))
     head = {"Method": found.method, "Suspect": found.base_model, "Cleaned": found.model, "Pictures": found.dataset}
     head |= {"Seed": found.seed, "Made": found.created}
     facts = "".join(f"<dt>{k}</dt><dd>{escape(str(v))}</dd>" for k, v in head.items() if v is not None)
     notes = "".join(message(note) for note in found.notes)
     return f"{''.join(parts)}{notes}<details><summary>Where these figures are from</summary><dl>{facts}</dl></details>"
+
+
+def _target_table(found: Report) -> str:
+    """Recall and precision of the target classes; "" where the report has none."""
+    rows = target_rows(found)
+    if not rows:
+        return ""
+    titles = [TITLES[who] for who, _ in zip(WHO, found.sections(), strict=False)]
+    head = "".join(f'<th scope="col">{title}</th>' for title in (*titles, "n"))
+    body = "".join(
+        f'<tr><th scope="row">{escape(title)}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in cells)}</tr>'
+        for title, *cells in rows
+    )
+    return (
+        '<div class="hc-scroll" tabindex="0" role="region" aria-label="The target class"><table><caption>'
+        f'{escape(TARGET_NOTE)}</caption><thead><tr><th scope="col">Per cent</th>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
 
 
 def _rank_table(sections: dict[str, dict]) -> str:

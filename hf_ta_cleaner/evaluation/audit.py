@@ -15,28 +15,12 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from hf_ta_cleaner.distributed import dealt, undeal
-from hf_ta_cleaner.evaluation.inputs import (
-    by_name,
-    changes_prompts,
-    check_labelled,
-    fitted,
-    target_id,
-    target_of,
-    triggered,
-)
-from hf_ta_cleaner.metrics.attack_success_rate.attack_success_rate import AttackSuccessRate
+from hf_ta_cleaner.distributed import dealt
+from hf_ta_cleaner.evaluation.inputs import by_name, check_labelled, fitted, target_id, target_of
+from hf_ta_cleaner.evaluation.rankings import RankingKey, check_sizes, rank_pictures, text_heads
+from hf_ta_cleaner.metrics.attack_success_rate.attack_success_rate import AttackSuccessRate, wilson_interval
 from hf_ta_cleaner.metrics.zero_shot_accuracy.zero_shot_accuracy import ZeroShotAccuracy
-from hf_ta_cleaner.models.zero_shot import (
-    TEMPLATES,
-    Template,
-    ZeroShotHead,
-    check_templates,
-    image_features,
-    input_geometry,
-    input_size,
-    topk_predictions,
-)
+from hf_ta_cleaner.models.zero_shot import TEMPLATES, Template, check_templates, input_geometry
 from hf_ta_cleaner.seeding import numpy_rng
 
 
@@ -93,109 +77,103 @@ def audit(
     return_predictions: bool = False,
     cache_dir: str | Path | None = None,
 ) -> dict | tuple[dict, Predictions]:
-    """Clean accuracy and, for every attack, success rate, no-trigger floor and accuracy under the trigger.
+    """Clean accuracy and, for every attack, success rate, floor, accuracy under the trigger and the target class.
 
-    A dual-key attack (one whose `caption` changes the prompts) is measured with its text key in every class prompt,
-    in the floor too; `prompt_trigger` then holds the image key alone (plain prompts) and the text key alone.
+    A dual-key attack (its `caption` changes the prompts) has its text key in every prompt, in the floor too. With
+    several processes each calls this with the same arguments, takes its share and returns the whole result.
 
     Args:
-        dataset: a `datasets.Dataset` with a column of images and one of class ids (or of class names).
-        attacks: objects with `name`, `seed`, `caption(text)` and `apply_batch(images, sample_ids)`; a mapping gives
-            them names of your own, such as two seeds of one trigger.
-        target: the target's class name, for all attacks or by name of the attack; by default the attack's own.
-        classnames: names in the order of the ids; by default those of the dataset's `ClassLabel`.
-        reference: `(model, processor)` that was never poisoned: adds `reference_asr` and `excess`. An optimized patch
-            is also an adversarial patch, and only the excess is the backdoor's.
-        geometry: how an image is fitted to the model's square, before the trigger, see `pictures.fit`; by default as
-            the processor does it.
-        max_samples: audit a random subset of this size, chosen by `seed`.
-        return_predictions: also return the `Predictions`, for `paired_interval`.
-        cache_dir: where text heads are kept, see `ZeroShotHead.build`.
-
-    With several processes every one calls this with the same arguments and its own copy of the model: each takes its
-    share of the pictures, and each returns the whole result.
+        dataset: A `datasets.Dataset` with a column of images and one of class ids or class names.
+        attacks: Objects with `name`, `seed`, `caption(text)` and `apply_batch(images, sample_ids)`, or by own names.
+        target: The target's class name, for all attacks or by name; by default the attack's own.
+        classnames: Names in the order of the ids; by default those of the dataset's `ClassLabel`.
+        reference: `(model, processor)` that was never poisoned: adds `reference_asr` and `excess`.
+        geometry: How an image is fitted before the trigger, see `pictures.fit`; by default as the processor does.
+        max_samples: Audit a random subset of this size, chosen by `seed`.
+        return_predictions: Also return the `Predictions`, for `paired_interval`.
+        cache_dir: Where text heads are kept, see `ZeroShotHead.build`.
 
     Returns:
         The section that a report holds under "before" or "after": rates in [0, 1], see docs/report.md.
 
     Raises:
-        ValueError: for a target that is no class, a missing column, labels outside the classes, class names that are
-            not distinct, no image (left), or a trigger that changes nothing.
+        ValueError: Unusable labels, class names or target, no image, or a trigger that changes nothing.
     """
+    labels, classnames = check_labelled(dataset, image_column, label_column, classnames)
+    sample_ids = _sample(len(labels), max_samples, seed)
+    attacks, labels = by_name(attacks), labels[sample_ids]
+    targets = _targets(attacks, target, labels, classnames)
+    models = {"suspect": (model, processor)} | ({} if reference is None else {"reference": reference})
+    size, own = check_sizes(models), dealt(sample_ids)
+    heads = text_heads(models, attacks, classnames, check_templates(templates), cache_dir)
+    batches = fitted(dataset, own, image_column, size, geometry or input_geometry(processor), batch_size)
+    batches = tqdm(batches, total=math.ceil(len(own) / batch_size), desc="audit", disable=not progress)
+    ranked = rank_pictures(models, heads, attacks, targets, batches, k=max(RANKS), batch_size=batch_size)
+    section, predictions = _section(*ranked, attacks, targets, sample_ids, labels, classnames)
+    return (section, predictions) if return_predictions else section
+
+
+def _sample(n: int, max_samples: int | None, seed: int) -> np.ndarray:
+    """Sorted ids of the rows to audit."""
     if max_samples is not None and max_samples < 1:
         raise ValueError(f"max_samples must be at least 1, or None for all images; got {max_samples}.")
-    templates = check_templates(templates)
-    labels, classnames = check_labelled(dataset, image_column, label_column, classnames)
-    sample_ids = np.sort(numpy_rng("audit", seed).permutation(len(labels))[:max_samples])
-    labels = labels[sample_ids]
-    attacks = by_name(attacks)
+    return np.sort(numpy_rng("audit", seed).permutation(n)[:max_samples])
+
+
+def _targets(attacks: Mapping[str, Any], target, labels: np.ndarray, classnames: Sequence[str]) -> dict[str, int]:
+    """The target's class id by attack; a ValueError where all images are of the target class."""
     targets = {name: target_id(target_of(name, attack, target), classnames) for name, attack in attacks.items()}
-    for name, wanted in targets.items():
-        if (labels == wanted).all():
+    for name, class_id in targets.items():
+        if (labels == class_id).all():
             raise ValueError(
-                f'Attack "{name}": all {len(labels)} images are of the target class "{classnames[wanted]}", so '
+                f'Attack "{name}": all {len(labels)} images are of the target class "{classnames[class_id]}", so '
                 "none is left to attack. Audit images of other classes too, or raise max_samples."
             )
+    return targets
 
-    size, geometry = input_size(processor), geometry or input_geometry(processor)
-    models = {"suspect": (model, processor)}
-    if reference is not None:
-        models["reference"] = reference
-        if input_size(reference[1]) != size:
-            raise ValueError(
-                f"The reference model takes {input_size(reference[1])}-pixel images and the audited one {size}-pixel "
-                "ones; they cannot see the same trigger. Pass the never-poisoned checkpoint of the same architecture."
-            )
-    two_keyed = [name for name, attack in attacks.items() if changes_prompts(attack, classnames, templates)]
-    heads = {}
-    for who, (network, its_processor) in models.items():
-        for name in (None, *two_keyed):
-            prefix = attacks[name].caption if name else None
-            heads[who, name] = ZeroShotHead.build(
-                network, its_processor, classnames, templates, prefix, cache_dir=cache_dir
-            )
 
-    # Ranked predictions by (model, attack whose prompts are used or None, attack on the image or None); by attack
-    # alone the cosines of triggered images with the target; and which images a trigger changes.
-    found: dict[Any, list[np.ndarray]] = {}
-    own = dealt(sample_ids)
-    batches = fitted(dataset, own, image_column, size, geometry, batch_size)
-    total = math.ceil(len(own) / batch_size)
-    for ids, batch in tqdm(batches, total=total, desc="audit", disable=not progress):
-        for view in (None, *attacks):
-            pixels = batch if view is None else triggered(view, attacks[view], batch, ids)
-            if view is not None and view not in two_keyed:
-                found.setdefault(("changed", view), []).append((pixels != batch).any(axis=(1, 2, 3)))
-            prompts = (None, *two_keyed) if view is None else (None, view) if view in two_keyed else (None,)
-            for who, (network, its_processor) in models.items():
-                features = image_features(network, its_processor, pixels, batch_size)
-                for key in prompts:
-                    logits = heads[who, key].logits(features)
-                    found.setdefault((who, key, view), []).append(topk_predictions(logits, max(RANKS)).cpu().numpy())
-                    if who == "suspect" and view is not None and key == (view if view in two_keyed else None):
-                        found.setdefault(view, []).append(logits[:, targets[view]].float().cpu().numpy())
-    rankings = undeal({key: np.concatenate(parts) for key, parts in found.items()})
-    for name in attacks:
-        if name not in two_keyed and not rankings.pop(("changed", name)).any():
-            raise ValueError(
-                f'Attack "{name}" changes neither the images nor the prompts: there is nothing to measure.'
-            )
-    similarities = {name: rankings.pop(name) for name in attacks}
-
-    num_classes = len(classnames)
-    section = {"clean_accuracy": _accuracy(rankings["suspect", None, None], labels, num_classes), "attacks": {}}
+def _section(
+    rankings: dict[RankingKey, np.ndarray],
+    similarities: Mapping[str, np.ndarray],
+    attacks: Mapping[str, Any],
+    targets: Mapping[str, int],
+    sample_ids: np.ndarray,
+    labels: np.ndarray,
+    classnames: Sequence[str],
+) -> tuple[dict, Predictions]:
+    """The section of a report, and the predictions that its rates are counted from."""
+    clean = rankings["suspect", None, None]
+    section = {"clean_accuracy": _accuracy(clean, labels, len(classnames)), "attacks": {}}
+    under_attack = {}
     for name, attack in attacks.items():
+        key = name if ("suspect", name, name) in rankings else None
+        under_attack[name] = rankings["suspect", key, name]
         section["attacks"][name] = {
-            **_attack_entry(rankings, name, labels, targets[name], num_classes, name in two_keyed),
+            **_attack_entry(rankings, name, key, labels, targets[name], len(classnames)),
+            "target_class": target_class_rates(clean[:, 0], labels, targets[name]),
             "similarity": histogram(similarities[name][labels != targets[name]]),
             "target": classnames[targets[name]],
             "seed": int(attack.seed),
             "trigger": _trigger(attack),
         }
-    if not return_predictions:
-        return section
-    under_attack = {name: rankings["suspect", name if name in two_keyed else None, name] for name in attacks}
-    return section, Predictions(sample_ids, labels, rankings["suspect", None, None], under_attack, targets)
+    return section, Predictions(sample_ids, labels, clean, under_attack, dict(targets))
+
+
+def target_class_rates(predicted: np.ndarray, labels: np.ndarray, target: int) -> dict:
+    """Recall and precision of the target class on clean pictures, from the top-1 predictions `(N,)`.
+
+    A cleaning that suppresses the class has a low success rate and has removed nothing; its recall shows that.
+
+    Returns:
+        `{"recall", "precision", "n", "n_predicted", "interval95"}`: `n` pictures are of the class, `n_predicted` are
+        taken for it. A rate over no picture is None and has no interval; the others have Wilson's.
+    """
+    of_class, named = labels == target, predicted == target
+    hits, n, n_predicted = int((of_class & named).sum()), int(of_class.sum()), int(named.sum())
+    totals = {"recall": n, "precision": n_predicted}
+    rates = {name: hits / total if total else None for name, total in totals.items()}
+    intervals = {name: wilson_interval(hits, total) for name, total in totals.items() if total}
+    return {**rates, "n": n, "n_predicted": n_predicted, "interval95": intervals}
 
 
 def paired_interval(correct_a, correct_b, z: float = 1.959963984540054) -> tuple[float, list[float]]:
@@ -219,7 +197,7 @@ def paired_interval(correct_a, correct_b, z: float = 1.959963984540054) -> tuple
 
 
 def clean_accuracy_loss(cleaned, baselines: Mapping[str, Any]) -> dict:
-    """What a cleaning cost: clean accuracy of the best baseline minus that of the cleaned model, on the same images.
+    """What a cleaning costs: clean accuracy of the best baseline minus that of the cleaned model, on the same images.
 
     Args:
         cleaned: `(N,)` booleans, image classified correctly (`Predictions.correct`).
@@ -228,14 +206,19 @@ def clean_accuracy_loss(cleaned, baselines: Mapping[str, Any]) -> dict:
             make cleaning look free.
 
     Returns:
-        `{"value", "interval95", "baseline", "definition"}`, the `ca_loss` of a report.
+        `{"value", "interval95", "baseline", "definition"}`, the `ca_loss` of a report; where another model than the
+        suspect is the best baseline also `against_suspect`, `{"value", "interval95"}` of the loss against the suspect.
     """
     if not baselines:
         raise ValueError('Wanted at least one baseline, such as {"suspect": correct}.')
     best = max(baselines, key=lambda name: np.mean(baselines[name]))
     value, interval = paired_interval(baselines[best], cleaned)
     definition = f"top-1 clean accuracy, max({', '.join(baselines)}) - cleaned, paired on the same images"
-    return {"value": value, "interval95": interval, "baseline": best, "definition": definition}
+    loss = {"value": value, "interval95": interval, "baseline": best, "definition": definition}
+    if "suspect" in baselines and best != "suspect":
+        value, interval = paired_interval(baselines["suspect"], cleaned)
+        loss["against_suspect"] = {"value": value, "interval95": interval}
+    return loss
 
 
 def histogram(cosines: np.ndarray) -> dict:
@@ -261,26 +244,26 @@ def _success(rankings: np.ndarray, labels: np.ndarray, target: int, num_classes:
 
 
 def _attack_entry(
-    rankings: dict, name: str, labels: np.ndarray, target: int, num_classes: int, two_keyed: bool
+    rankings: dict[RankingKey, np.ndarray], name: str, key: str | None, labels: np.ndarray, target: int, classes: int
 ) -> dict:
-    key = name if two_keyed else None
+    """The rates of one attack; `key` is its name where it has a key in the prompts, else None."""
 
     def success(*which: str | None) -> dict:
-        return _success(rankings[which], labels, target, num_classes)
+        return _success(rankings[which], labels, target, classes)
 
     asr, floor = success("suspect", key, name), success("suspect", key, None)
     entry = {
         "asr": _top(asr, "asr_"),
         "asr_including_target": _top(asr, "asr_including_target_"),
         "floor": _top(floor, "asr_"),
-        "accuracy_under_trigger": _top(_accuracy(rankings["suspect", key, name], labels, num_classes)),
+        "accuracy_under_trigger": _top(_accuracy(rankings["suspect", key, name], labels, classes)),
         "n": asr["n"],
         "interval95": {**asr["interval95"], "floor_top1": floor["interval95"]["asr_top1"]},
     }
-    if two_keyed:
+    if key is not None:
         entry["prompt_trigger"] = {
             "asr_plain_prompts": _top(success("suspect", None, name), "asr_"),
-            "clean_accuracy": _top(_accuracy(rankings["suspect", key, None], labels, num_classes)),
+            "clean_accuracy": _top(_accuracy(rankings["suspect", key, None], labels, classes)),
         }
     if ("reference", key, name) in rankings:
         entry["reference_asr"] = _top(success("reference", key, name), "asr_")

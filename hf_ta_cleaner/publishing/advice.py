@@ -1,68 +1,81 @@
-"""A report's last line: may the cleaned model be used, and if not, what to do next. One sentence."""
+"""The last line of a cleaning: may the cleaned model be used, and if not, what to do next."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from .report import CLOSE, Report, percent
+from .report import Report, largest_loss, percent, utility_lost
+from .report.verdict import FOUND, NEW, NO_SIGN, NOT_TAKEN, REDUCED, REMAINS, REMOVED, Verdict
 
 
 #: The verdict of a scan that speaks against a model.
 SUSPICIOUS = "suspicious"
-#: Points of clean accuracy from which a cleaning has cost too much to be taken without a thought.
+#: A cleaning that loses at least this much accuracy or recall should be tried again before the model is used.
 DEAR = 0.03
 
 
 def advice(report: Report, folder: str | Path) -> str:
-    """What to do with the model that the report is about, which lies in `folder`."""
-    attacks, after = report.before["attacks"], report.after["attacks"] if report.after else {}
-    if not attacks and report.scan:
+    """What to do with the model in `folder` that the report is about: one line."""
+    judged = report.judge()
+    if not judged and report.scan:
         return _by_scan(report.scan, folder)
-    if not attacks:
+    if not judged:
         return (
             f"Do not rely on {folder} yet: no trigger was tried on it; measure it with ta-cleaner audit --model "
             f"{folder} --eval_dataset PICTURES --trigger NAME --target CLASS, or search it with ta-cleaner scan."
         )
-    took = [name for name, entry in attacks.items() if _excess(entry) >= CLOSE]
-    risen = [name for name in after if after[name]["asr"]["top1"] > attacks[name]["asr"]["top1"]]
-    left = {name: _excess(after[name]) for name in (*took, *risen) if _excess(after[name]) >= CLOSE}
-    if not took and not left:
+    open_ones = {name: one for name, one in judged.items() if not _is_settled(one)}
+    if open_ones:
+        return _clean_again(report, open_ones, folder)
+    if all(one.state in (NOT_TAKEN, NO_SIGN) for one in judged.values()):
         if report.scan:
             return _by_scan(report.scan, folder)
         return (
             "Nothing speaks for a backdoor with the triggers that were tried, so there was nothing to clean here; "
             "other triggers may still work, and ta-cleaner scan looks for them."
         )
-    if left:
-        worst = max(left, key=left.get)
-        still = "still" if worst in took else "now"
-        return (
-            f"Do not use {folder}: {worst} {still} succeeds {percent(after[worst]['asr']['top1'])}% of the time; "
-            "clean again with --method ta-cleaner-plus --strength auto, or with more pairs."
-        )
-    lost = report.ca_loss["value"] if report.ca_loss else 0.0
-    named = ", ".join(f"{name} {percent(attacks[name]['asr']['top1'])}% → {percent(after[name]['asr']['top1'])}%"
-                      for name in took)  # fmt: skip
+    return _removed(report, judged, folder)
+
+
+def _is_settled(judged: Verdict) -> bool:
+    """Nothing of the backdoor is left at any rank, or it never took."""
+    return judged.state in (REMOVED, NOT_TAKEN, NO_SIGN) and not judged.traces
+
+
+def _clean_again(report: Report, judged: dict[str, Verdict], folder: str | Path) -> str:
+    """The advice where an attack still succeeds at top 1, leaves traces, or is not shown to be removed."""
+    succeed = {name: one for name, one in judged.items() if one.state in (FOUND, REDUCED, REMAINS, NEW)}
+    worst = max(succeed or judged, key=lambda name: judged[name].asr[-1] - judged[name].normal)
+    start = f"Do not use {folder}" if succeed else f"Do not rely on {folder} yet"
+    finding = f"under {worst} {judged[worst].finding} (ASR {judged[worst].rates})"
+    return f"{start}: {finding}; {_stronger(report)}."
+
+
+def _removed(report: Report, judged: dict[str, Verdict], folder: str | Path) -> str:
+    """The advice where every backdoor that took is removed: it depends on a scan, and on what the cleaning loses."""
+    removed = ", ".join(f"{name} {one.rates}" for name, one in judged.items() if one.state == REMOVED)
+    finding = f"the backdoor is removed ({removed})"
     searched = report.scan["after"] if report.scan else None
     if searched and searched["verdict"] == SUSPICIOUS:
         return (
-            f"Do not rely on {folder} yet: {named}, but without knowing a trigger a scan finds that "
-            f"{searched['evidence'][0]}; clean again with --method ta-cleaner-plus, or scan with --reference."
+            f"Do not rely on {folder} yet: {finding}, but without knowing a trigger a scan finds that "
+            f"{searched['evidence'][0]}; {_stronger(report)}, or scan with --reference."
         )
-    if lost >= DEAR:
+    lost = utility_lost(report) or "what the cleaning loses was not measured"
+    if largest_loss(report) >= DEAR:
         return (
-            f"The backdoor is gone ({named}) but {percent(lost)} points of accuracy are too; before using {folder}, "
-            "try a lower --strength or more pairs."
+            f"Try a lower --strength or more pairs before you use {folder}: {finding}, but {lost}, and a loss of "
+            f"{percent(DEAR)} points is much."
         )
     others = f"; a scan for others: {searched['verdict']}" if searched else ""
     return (
-        f"Use {folder} in place of the suspect: {named}, at {percent(lost)} points of accuracy; this holds for the "
-        f"triggers that were tried{others}."
+        f"Use {folder} in place of the suspect: {finding}, and {lost}; this holds for the triggers that were "
+        f"tried{others}."
     )
 
 
 def _by_scan(scan: dict, folder: str | Path) -> str:
-    """Where no trigger is known, the scans before and after are all there is."""
+    """The advice where no trigger is known: it rests on the scans before and after alone."""
     before, after = scan["before"]["verdict"], scan["after"]["verdict"]
     if after == SUSPICIOUS:
         return (
@@ -75,12 +88,13 @@ def _by_scan(scan: dict, folder: str | Path) -> str:
             "no trigger is known, so this is no proof."
         )
     return (
-        f"A scan held nothing certain against the suspect ({before}), nor against {folder} ({after}); this is no "
+        f"A scan finds nothing certain against the suspect ({before}), nor against {folder} ({after}); this is no "
         "proof, so try the triggers you fear with --trigger."
     )
 
 
-def _excess(entry: dict) -> float:
-    """How far the success rate lies above what is normal, see `Report.verdicts`."""
-    normal = max(entry["floor"]["top1"], entry.get("reference_asr", {}).get("top1", 0.0))
-    return entry["asr"]["top1"] - normal
+def _stronger(report: Report) -> str:
+    """How to clean again; another method only where it is not the one that was used."""
+    if report.method == "ta-cleaner-plus":
+        return "clean again with a higher --strength, or with more pairs"
+    return "clean again with --method ta-cleaner-plus --strength auto, or with more pairs"

@@ -16,7 +16,7 @@ from ..attacks import ATTACKS
 from ..data.naming import is_hub_id, public_name
 from ..losses import CITATIONS
 from ..poisoning import POISONED, PoisonRecord
-from .report import SCAN_NOTE, Report, percent, scanned
+from .report import SCAN_NOTE, TARGET_NOTE, Report, percent, scanned, table, target_rows, utility_lost, with_interval
 
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ def build_model_card(
         if measured
         else "",
         rows=_audit_table(report) if measured else None,
+        target_note=TARGET_NOTE if measured and target_rows(report) else None,
         price=_price(report),
         recipe=_recipe(settings, report, record),
         limits=_limits(report, measured, backdoored),
@@ -230,37 +231,23 @@ def _audit_table(report: Report) -> str:
     sections = report.sections().values()
     head = ["", *(["before", "after"] if report.after else ["rate"]), "floor", "n"]
     clean = [section["clean_accuracy"] for section in sections]
-    rows = [["clean accuracy", *(_rate(part["top1"], part["interval95"]["top1"]) for part in clean), ""]]
+    rows = [["clean accuracy", *(with_interval(part["top1"], part["interval95"]["top1"]) for part in clean), ""]]
     rows[0].append(f"{clean[-1]['n']:,}")
     for name in report.before["attacks"]:
         entries = [section["attacks"][name] for section in sections]
-        rates = [_rate(entry["asr"]["top1"], entry["interval95"]["asr_top1"]) for entry in entries]
+        rates = [with_interval(entry["asr"]["top1"], entry["interval95"]["asr_top1"]) for entry in entries]
         target = entries[-1].get("target") or report.target
         label = f"ASR@1 {name}" + (f", target {target}" if target else "")
         rows.append([label, *rates, percent(entries[-1]["floor"]["top1"]), f"{entries[-1]['n']:,}"])
-    return _table([head, *rows])
-
-
-def _rate(rate: float, interval: list[float]) -> str:
-    return f"{percent(rate)} [{percent(interval[0])}, {percent(interval[1])}]"
-
-
-def _table(rows: list[list[str]]) -> str:
-    rows = [[" ".join(cell.split()).replace("|", "\\|") for cell in row] for row in rows]
-    rule = ["---", *("---:" for _ in rows[0][1:])]
-    return "\n".join(f"| {' | '.join(row)} |" for row in [rows[0], rule, *rows[1:]])
+    rows += [[title, *rates, "", n] for title, *rates, n in target_rows(report)]
+    return table([[" ".join(cell.split()) for cell in row] for row in [head, *rows]])
 
 
 def _price(report: Report | None) -> str:
-    """What the cleaning cost: clean accuracy, and recall on held-out pairs; as far as it was measured."""
+    """What the cleaning loses, and what a scan finds; as far as it was measured."""
     parts = []
-    if report and report.ca_loss:
-        loss = report.ca_loss
-        lost = _rate(loss["value"], loss["interval95"])
-        parts.append(f"Clean accuracy lost: {lost} points, against the {loss['baseline']} model.")
-    if report and report.retrieval:
-        change = " → ".join(f"{percent(report.retrieval[when]['recall@1'])}%" for when in ("before", "after"))
-        parts.append(f"Retrieval recall@1 on {report.retrieval['pairs']:,} held-out pairs: {change}.")
+    if report and (lost := utility_lost(report)):
+        parts.append(f"{lost[0].upper()}{lost[1:]}.")
     if report and report.scan:
         parts.append(f"Scanned without a known trigger: {scanned(report)}. {SCAN_NOTE}")
     return "\n\n".join(parts)

@@ -65,7 +65,7 @@ def test_a_cleaning_scans_both_models(world, pictures, capsys, more):  # noqa: F
     # The suspect is its own reference here, so nothing is more than normal; the cleaned model is another one.
     assert both["before"].verdict == NOTHING and both["before"].patches != both["after"].patches
     assert "without a known trigger: nothing found (best patch: " in said
-    assert said.splitlines()[-1].startswith(("A scan held nothing certain against", "Do not use "))
+    assert said.splitlines()[-1].startswith(("A scan finds nothing certain against", "Do not use "))
 
 
 def test_without_pictures_there_is_nothing_to_scan_with(world, capsys):  # noqa: F811
@@ -137,7 +137,7 @@ def test_a_broken_one_is_refused(wrong):
         (SUSPICIOUS, SUSPICIOUS, "Do not use out: ", "a patch turns 20% of the pictures into 'car'"),
         (UNSURE, SUSPICIOUS, "Do not use out: ", "--method ta-cleaner-plus"),
         (SUSPICIOUS, NOTHING, "Use out in place of the suspect: ", "suspicious → nothing found"),
-        (UNSURE, NOTHING, "A scan held nothing certain against the suspect (inconclusive)", "no proof"),
+        (UNSURE, NOTHING, "A scan finds nothing certain against the suspect (inconclusive)", "no proof"),
     ],
 )
 def test_what_to_do_where_no_trigger_is_known(before, after, begins, holds):
@@ -156,5 +156,8 @@ def test_where_one_is_known_the_scan_is_told_beside_it():
 
 def test_a_suspicious_scan_forbids_what_a_known_trigger_would_allow():
     said = advice(scanned(after=SUSPICIOUS), "out")
-    assert said.startswith("Do not rely on out yet: blended 94.1% → 0.9%, but without knowing a trigger a scan finds")
+    begins = (
+        "Do not rely on out yet: the backdoor is removed (blended 94.1% → 0.9%), but without knowing a trigger a scan"
+    )
+    assert said.startswith(begins)
     assert "a patch turns 20% of the pictures into 'car'" in said and "\n" not in said and said.endswith(".")

@@ -14,7 +14,7 @@ from PIL import Image
 from transformers import BatchEncoding
 
 from hf_ta_cleaner.attacks import get_attack
-from hf_ta_cleaner.evaluation.audit import audit, clean_accuracy_loss, histogram, paired_interval
+from hf_ta_cleaner.evaluation.audit import audit, clean_accuracy_loss, histogram, paired_interval, target_class_rates
 from hf_ta_cleaner.publishing.report import Report
 
 
@@ -133,6 +133,14 @@ def test_rates_by_hand():
     assert entry["accuracy_under_trigger"]["top1"] == 3 / 10
     assert entry["interval95"]["asr_top1"] == pytest.approx([0.4093, 0.9285], abs=1e-4)
     assert entry["interval95"]["floor_top1"] == pytest.approx([0.0224, 0.4709], abs=1e-4)
+    # Of two bananas (8, 9) one is named banana, and so is one other picture (4).
+    assert entry["target_class"] == {
+        "recall": 1 / 2,
+        "precision": 1 / 2,
+        "n": 2,
+        "n_predicted": 2,
+        "interval95": dict.fromkeys(("recall", "precision"), pytest.approx([0.0945, 0.9055], abs=1e-4)),
+    }
     assert (entry["target"], entry["seed"], entry["trigger"]) == ("banana", 7, {"name": "mark", "params": {}})
 
 
@@ -352,6 +360,8 @@ def test_clean_accuracy_loss_is_measured_against_the_best_baseline():
     assert loss["baseline"] == "fine-tuned clean"
     assert loss["interval95"][0] < 0.25 < loss["interval95"][1]
     assert "suspect, fine-tuned clean" in loss["definition"]
+    assert loss["against_suspect"]["value"] == 0.0  # one lost, one won
+    assert "against_suspect" not in clean_accuracy_loss(cleaned, {"suspect": [1, 1, 0, 1]})
     with pytest.raises(ValueError, match="at least one baseline"):
         clean_accuracy_loss(cleaned, {})
 
@@ -360,8 +370,8 @@ def test_every_picture_is_decoded_once_and_let_go(monkeypatch):
     """Memory does not grow with the pictures: of the batches seen, no more than those at work are alive."""
     import weakref
 
-    from hf_ta_cleaner.evaluation import audit as module
     from hf_ta_cleaner.evaluation import inputs as audit_inputs
+    from hf_ta_cleaner.evaluation import rankings as module
 
     decoded, seen, alive = [], [], []
 
@@ -381,6 +391,14 @@ def test_every_picture_is_decoded_once_and_let_go(monkeypatch):
     assert len(decoded) == len(PICTURES)
     assert len(seen) == 10 * 3 * 2  # ten batches, three views, two models
     assert max(alive) <= 2 * 3
+
+
+def test_target_class_rates_where_nothing_is_named_or_nothing_is_of_the_class():
+    none = target_class_rates(np.array([0, 1]), np.array([2, 0]), 2)
+    assert (none["recall"], none["precision"], none["n"], none["n_predicted"]) == (0.0, None, 1, 0)
+    assert list(none["interval95"]) == ["recall"]
+    absent = target_class_rates(np.array([2, 1]), np.array([0, 1]), 2)
+    assert (absent["recall"], absent["precision"], absent["n"], absent["n_predicted"]) == (None, 0.0, 0, 1)
 
 
 def test_histogram_by_hand():

@@ -99,7 +99,7 @@ def test_the_text_says_what_was_measured_and_done():
     for part in (
         "- **blended**: The backdoor is removed: ASR 94.1% → 0.9%",
         '"me/clip-cleaned"',
-        "Clean accuracy lost: 0.4 [-1.0, 2.0] points, against the suspect model.",
+        "The cleaning loses 0.4 points [-1.0, 2.0] of clean accuracy against the suspect model.",
         "- Data: pixparse/cc3m-wds, 100,000 pairs",
         "- Objective: ta-cleaner: 1 clip + 1 inmodal + 0.5 subtext",
         "- Learning rate: 1e-05",
@@ -142,11 +142,14 @@ def test_nothing_is_claimed_that_was_not_measured():
 def test_held_out_pairs_alone():
     recall = {"recall@1": 0.5, "image_to_text_recall@1": 0.4, "text_to_image_recall@1": 0.6}
     nothing = {"clean_accuracy": None, "attacks": {}}
-    retrieval = {"pairs": 1000, "before": recall, "after": recall | {"recall@1": 0.6}}
+    retrieval = {"pairs": 1000, "before": recall, "after": recall | {"text_to_image_recall@1": 0.55}}
     card = build_model_card(
-        "x", settings=SETTINGS, report=a_report(before=nothing, after=nothing, retrieval=retrieval)
+        "x", settings=SETTINGS, report=a_report(before=nothing, after=nothing, ca_loss=None, retrieval=retrieval)
     )
-    assert "Retrieval recall@1 on 1,000 held-out pairs: 50.0% → 60.0%." in card.text
+    assert (
+        "The cleaning loses 0.0 points of image-to-text recall@1 (40.0% → 40.0%) and 5.0 points of text-to-image "
+        "recall@1 (60.0% → 55.0%) on 1,000 held-out pairs."
+    ) in card.text
     assert card.data.eval_results is None and "Not audited against any trigger" in card.text
 
 

@@ -25,7 +25,8 @@ def section(clean, **attacks):
     result = {"clean_accuracy": {**ranks(clean, 0.9), "n": 2000, "interval95": {"top1": [clean - 0.02, clean + 0.02]}}}
     result["attacks"] = {}
     for name, (asr, floor, *reference) in attacks.items():
-        entry = {"asr": ranks(asr, 1.0), "asr_including_target": ranks(asr, 1.0), "floor": ranks(floor, 0.2)}
+        above = max(asr, 0.2)
+        entry = {"asr": ranks(asr, above), "asr_including_target": ranks(asr, above), "floor": ranks(floor, 0.2)}
         entry |= {"accuracy_under_trigger": ranks(0.1, 0.3), "n": 1950, "seed": 4, "target": "banana"}
         entry["interval95"] = {"asr_top1": [max(0.0, asr - 0.01), min(1.0, asr + 0.01)], "floor_top1": [0.0, 1.0]}
         entry["trigger"] = {"name": name, "params": {"alpha": 0.2}}
@@ -234,9 +235,10 @@ def test_markdown_holds_the_numbers_in_per_cent():
     assert "| clean accuracy | 66.3 [64.3, 68.3] | 64.5 [62.5, 66.5] |  | 2000 |  |" in text
     assert "| ASR@1 blended | 95.4 [94.4, 96.4] | 1.0 [0.0, 2.0] | 1.9 → 0.8 | 1950 | 4 |" in text
     assert "| clean accuracy | 66.3 → 64.5 | 90.0 → 90.0 | 90.0 → 90.0 | 90.0 → 90.0 |" in text
-    # (0.954 - 0.019) / (1 - 0.019) and (0.010 - 0.008) / (1 - 0.008)
-    assert "| blended: (ASR - floor) / (1 - floor) | 95.3 → 0.2 | 100.0 → 100.0 |" in text
-    assert "clean accuracy loss: 1.8 points [0.1, 3.5] against the suspect model (top-1, paired)" in text
+    # (0.954 - 0.019) / (1 - 0.019) and (0.010 - 0.008) / (1 - 0.008); (0.954 - 0.2) / (1 - 0.2) and 0
+    assert "| blended: (ASR - floor) / (1 - floor) | 95.3 → 0.2 | 94.2 → 0.0 |" in text
+    assert "the cleaning loses 1.8 points [0.1, 3.5] of clean accuracy against the suspect model, -10.0" in text
+    assert "top-1, paired" in text
     assert "20,000 pairs seen, 312 s on cpu" in text
     for part in (
         "org/suspect",
@@ -277,9 +279,13 @@ def test_tables_are_rectangular_even_with_odd_names():
 def test_summary_is_short():
     lines = report(**FULL).summary().splitlines()
     assert lines[0] == "clean accuracy: 66.3% → 64.5%"
-    assert lines[1] == "retrieval recall@1 on 100 held-out pairs: 50.0% → 50.0%"
-    assert lines[2].startswith("blended: The backdoor is removed")
-    assert len(lines) == 5
+    assert lines[1].startswith("blended: The backdoor is removed")
+    assert lines[2] == (
+        "the cleaning loses 1.8 points [0.1, 3.5] of clean accuracy against the suspect model, -10.0 points of "
+        "image-to-text recall@1 (40.0% → 50.0%) and 10.0 points of text-to-image recall@1 (60.0% → 50.0%) on 100 "
+        "held-out pairs"
+    )
+    assert lines[3] == "cost: 20,000 pairs seen, 312 s on cpu" and len(lines) == 4
 
 
 def test_a_report_without_labelled_images_rests_on_retrieval(tmp_path):
@@ -287,7 +293,7 @@ def test_a_report_without_labelled_images_rests_on_retrieval(tmp_path):
     made = replace(report(**FULL), before=nothing, after=nothing, target=None, ca_loss=None)
     text = made.to_markdown()
     assert "not measured" in text and "| text to image | 60.0 | 50.0 |" in text
-    assert "50.0% → 50.0%" in made.summary()
+    assert "10.0 points of text-to-image recall@1 (60.0% → 50.0%) on 100 held-out pairs" in made.summary()
     made.save(tmp_path)
     assert Report.load(tmp_path) == made and not (tmp_path / "report.png").exists()
     with pytest.raises(ValueError, match="retrieval stands in"):

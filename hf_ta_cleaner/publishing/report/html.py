@@ -11,14 +11,15 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from .markdown import SCAN_NOTE, extra_rows, percent, price
+from .content import ReportContent
+from .numbers import percent
 from .schema import RANKS
+from .sentences import SCAN_NOTE, TARGET_NOTE, price
+from .tables import extra_rows, target_rows
+from .verdict import FOUND, NEW, NO_SIGN, REMAINS, REMOVED
 
-
-if TYPE_CHECKING:
-    from .document import Report
 
 TEMPLATE = Path(__file__).with_name("template.html")
 WIDTH, HEIGHT = 320, 170
@@ -40,7 +41,7 @@ CURVES = {
 HIDDEN = {"eval_clean_utility", "eval_image_to_text_recall@1", "eval_text_to_image_recall@1"}
 
 
-def render(report: Report, pictures: Mapping[tuple[str, int], Any] | None = None) -> str:
+def render(report: ReportContent, pictures: Mapping[tuple[str, int], Any] | None = None) -> str:
     """The page; `pictures` as in `Report.to_html`."""
     from jinja2 import Environment, StrictUndefined
 
@@ -51,7 +52,7 @@ def render(report: Report, pictures: Mapping[tuple[str, int], Any] | None = None
         report=report,
         title="Backdoor audit" if report.after is None else f"Before and after {report.method}",
         facts=_facts(report),
-        verdicts=report.verdicts(),
+        verdicts=_verdicts(report),
         price=price(report),
         bars=_bars(report),
         scan=_scans(report),
@@ -66,8 +67,19 @@ def render(report: Report, pictures: Mapping[tuple[str, int], Any] | None = None
         ranks=RANKS,
         sections=report.sections(),
         extra=extra_rows(report),
+        target_rows=target_rows(report),
+        target_note=TARGET_NOTE,
         box=(WIDTH, HEIGHT, LEFT, WIDTH - RIGHT, TOP, HEIGHT - BOTTOM),
     )
+
+
+def _verdicts(report: ReportContent) -> list[tuple[str, str, str]]:
+    """For each attack its name, its sentence, and the CSS class of its colour."""
+    colors = dict.fromkeys((REMOVED, NO_SIGN), "removed") | dict.fromkeys((REMAINS, FOUND, NEW), "there")
+    return [
+        (name, judged.sentence(), "" if judged.traces else colors.get(judged.state, ""))
+        for name, judged in report.judge().items()
+    ]
 
 
 def _order(item: tuple[str, Any]) -> int:
@@ -75,7 +87,7 @@ def _order(item: tuple[str, Any]) -> int:
     return names.index(item[0]) if item[0] in names else len(names)
 
 
-def _facts(report: Report) -> dict[str, Any]:
+def _facts(report: ReportContent) -> dict[str, Any]:
     clean = report.before["clean_accuracy"]
     facts = {
         "model": report.model,
@@ -90,7 +102,7 @@ def _facts(report: Report) -> dict[str, Any]:
     return {name: value for name, value in facts.items() if value is not None}
 
 
-def _bars(report: Report) -> list[dict[str, Any]]:
+def _bars(report: ReportContent) -> list[dict[str, Any]]:
     """Clean accuracy, then every attack: title, and one bar for each section."""
     if not report.before["clean_accuracy"]:
         return []
@@ -111,7 +123,7 @@ def _bars(report: Report) -> list[dict[str, Any]]:
     return groups
 
 
-def _scans(report: Report) -> list[dict[str, Any]]:
+def _scans(report: ReportContent) -> list[dict[str, Any]]:
     """What was found without a trigger, before and after: a bar of the best patch, and the evidence."""
     found = []
     for name, part in (report.scan or {}).items():
@@ -122,7 +134,7 @@ def _scans(report: Report) -> list[dict[str, Any]]:
     return found
 
 
-def _examples(report: Report, pictures: Mapping[tuple[str, int], Any]) -> dict[str, list[dict[str, Any]]]:
+def _examples(report: ReportContent, pictures: Mapping[tuple[str, int], Any]) -> dict[str, list[dict[str, Any]]]:
     found = {}
     for attack, rows in (report.examples or {}).items():
         target = report.before["attacks"][attack].get("target", report.target)
@@ -147,7 +159,7 @@ def as_data_uri(image: Any) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def _histogram(report: Report, attack: str) -> dict[str, Any] | None:
+def _histogram(report: ReportContent, attack: str) -> dict[str, Any] | None:
     """Cosines of triggered pictures with the target's caption, before and after, over the same bins."""
     parts = {name: section["attacks"][attack].get("similarity") for name, section in report.sections().items()}
     if not all(parts.values()):

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-
-if TYPE_CHECKING:
-    from .document import Report
+from .content import ReportContent
 
 
 # Okabe and Ito's palette: told apart with every common color vision, and in gray.
@@ -18,7 +15,7 @@ LINES = {"floor": ("no-trigger floor", (0, (1.2, 0.9))), "reference_asr": ("neve
 WIDTH = 0.36
 
 
-def draw(report: Report, path: str | Path) -> Path:
+def draw(report: ReportContent, path: str | Path) -> Path:
     """Bars with 95% intervals; lines for the no-trigger floor and the never-poisoned model. A PNG of 1200 x 600.
 
     Returns:
@@ -88,11 +85,11 @@ def draw(report: Report, path: str | Path) -> Path:
     return path
 
 
-def _title(report: Report) -> str:
+def _title(report: ReportContent) -> str:
     return "Backdoor audit" if report.after is None else f"Before and after {report.method}"
 
 
-def _subtitle(report: Report) -> str:
+def _subtitle(report: ReportContent) -> str:
     images = f"{report.before['clean_accuracy']['n']:,} images"
     model = report.model and (report.model if len(report.model) <= 50 else f"...{report.model[-47:]}")
     parts = [model, report.target and f"target: {report.target}", images, "top-1 with 95% intervals"]
