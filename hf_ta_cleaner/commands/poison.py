@@ -12,7 +12,7 @@ blended-text, and badclip and trojvqa, whose patch craft.py makes first.
 
 The output is a folder of shards: a saved dataset with the columns image, caption and is_poisoned, or webdataset tars.
 Beside them lie the trigger (trigger.json), the record of which rows were changed and why (poison.json) and a dataset
-card (README.md). Poisoned pictures are stored without loss. --streaming reads row by row and keeps no copy of the data.
+card (README.md). Poisoned pictures are stored without loss. --streaming reads row by row, without a copy of the data.
 --resume continues an interrupted run. --push_to_hub publishes the folder only with --allow_publishing_backdoor. The
 dataset is then tagged and its card begins with a warning.
 """
@@ -156,7 +156,7 @@ def check(options: PoisonOptions, data: PairOptions) -> None:
 
 
 def picture_shape(options: PoisonOptions) -> tuple[int, str]:
-    """Side in pixels and geometry (crop or squash) of the poisoned pictures: as given, else as `--model` takes them."""
+    """Side in pixels and geometry (crop or squash) of the poisoned pictures: as given, or as `--model` takes them."""
     from transformers import AutoProcessor
 
     from hf_ta_cleaner.models.zero_shot import input_geometry, input_size

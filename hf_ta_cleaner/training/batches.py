@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from accelerate.data_loader import prepare_data_loader
 from torch.utils.data import DataLoader
 
@@ -15,20 +17,35 @@ from .config import TACleanerConfig
 
 
 class CleaningBatches:
-    """The part of `TACleanerTrainer` that turns pairs into batches; `Trainer` calls it."""
+    """Turns pairs into what the trainer draws its batches from.
 
-    @staticmethod
-    def _seed(args: TACleanerConfig) -> int:
-        return args.seed if args.data_seed is None else args.data_seed
+    Args:
+        args: The settings.
+        processor: The model's processor.
 
-    def _prepare(
-        self, dataset, args: TACleanerConfig, processor
-    ) -> tuple[CleaningPairs | CleaningStream, Vocabulary | None]:
-        """Checks the columns, and does once what need not be done in every epoch; `processor` is the model's."""
+    Attributes:
+        vocabulary: The words that sub-texts are made of; None where the method needs none, or before `prepare`.
+        sampler: The sampler of the training; None before it is made, and for a stream.
+    """
+
+    def __init__(self, args: TACleanerConfig, processor: Any) -> None:
+        self._args, self._processor = args, processor
+        self._subtexts = args.weights["subtext"] > 0
+        self.vocabulary: Vocabulary | None = None
+        self.sampler: CleaningSampler | None = None
+
+    def prepare(self, dataset) -> CleaningPairs | CleaningStream:
+        """Checks the columns and does once what every epoch needs: pictures at the input size, parts of captions.
+
+        Raises:
+            ValueError: Columns are missing, or a stream is to be resized once.
+        """
+        args = self._args
         if isinstance(dataset, CleaningStream):
             if args.resize_once:
                 raise ValueError("resize_once keeps all pictures, and a stream keeps none; leave one of them out")
-            return dataset, dataset.vocabulary() if self.weights["subtext"] else None
+            self.vocabulary = dataset.vocabulary() if self._subtexts else None
+            return dataset
         columns = dataset.column_names
         if missing := [c for c in ("image", "caption") if c not in columns]:
             raise ValueError(
@@ -37,70 +54,78 @@ class CleaningBatches:
             )
         if args.resize_once:
             with args.main_process_first(desc="resizing pictures"):
-                dataset = resized_once(dataset, input_size(processor), input_geometry(processor))
+                dataset = resized_once(dataset, input_size(self._processor), input_geometry(self._processor))
         pairs = dataset.select_columns(["image", "caption"])
-        if not self.weights["subtext"]:
-            return CleaningPairs(pairs), None
+        if not self._subtexts:
+            return CleaningPairs(pairs)
         if "parts" in columns:
             parts = dataset.select_columns("parts")
         else:
             with args.main_process_first(desc="reading captions"):
                 captions = dataset.select_columns("caption")
                 parts = mapped(captions, SubTextMap(), batched=True, remove_columns="caption", desc="Reading captions")
-        return CleaningPairs(pairs, parts), Vocabulary.from_parts(parts["parts"])
+        self.vocabulary = Vocabulary.from_parts(parts["parts"])
+        return CleaningPairs(pairs, parts)
 
-    def get_train_dataloader(self) -> DataLoader:
-        if not isinstance(self.train_dataset, CleaningStream):
-            return super().get_train_dataloader()
-        loader = DataLoader(
-            self.train_dataset,
-            self._train_batch_size,
-            collate_fn=self.data_collator,
-            num_workers=min(self.args.dataloader_num_workers, self.train_dataset.readers),
-            pin_memory=self.args.dataloader_pin_memory,
-            drop_last=True,
-        )
-        # The stream is split already: accelerate would send every batch through one process, or split it once more.
-        return prepare_data_loader(
-            loader,
-            self.args.device,
-            num_processes=1,
-            process_index=0,
-            put_on_device=True,
-            dispatch_batches=False,
-            non_blocking=self.args.accelerator_config.non_blocking,
-        )
+    def make_sampler(self, pairs: CleaningPairs, batch_size: int) -> CleaningSampler:
+        """The order of the pairs, and which of them get sub-texts.
 
-    def _get_train_sampler(self, train_dataset=None) -> CleaningSampler:
-        pairs: CleaningPairs = train_dataset or self.train_dataset
-        subtexts = self.weights["subtext"] > 0
-        if subtexts:
+        Raises:
+            ValueError: The share of sub-texts rounds to none, or too few captions have parts.
+        """
+        args = self._args
+        eligible = [False] * len(pairs)
+        if self._subtexts:
             eligible = [Parts.from_row(row).eligible for row in pairs.parts["parts"]]
-        else:
-            eligible = [False] * len(pairs)
-        self._sampler = CleaningSampler(
+        self.sampler = CleaningSampler(
             eligible,
-            batch_size=self._train_batch_size,
-            fraction=self.args.subtext_fraction if subtexts else 0.0,
-            seed=self._seed(self.args),
-            processes=self.args.world_size,
+            batch_size=batch_size,
+            fraction=args.subtext_fraction if self._subtexts else 0.0,
+            seed=args.draw_seed,
+            processes=args.world_size,
         )
-        if subtexts and not round(self.args.subtext_fraction * self._train_batch_size):
+        if self._subtexts and not round(args.subtext_fraction * batch_size):
             raise ValueError(
-                f"subtext_fraction={self.args.subtext_fraction:g} of a batch of {self._train_batch_size} pairs rounds "
+                f"subtext_fraction={args.subtext_fraction:g} of a batch of {batch_size} pairs rounds "
                 "to none; raise it, or per_device_train_batch_size"
             )
-        if subtexts and not self._sampler.chosen:
+        if self._subtexts and not self.sampler.chosen:
             raise ValueError(
                 f"only {sum(eligible)} of {len(eligible)} captions have a noun to make sub-texts of, too few for one "
                 "in every batch; use --method cleanclip, or data with English captions"
             )
-        return self._sampler
+        return self.sampler
 
-    @property
-    def pairs_seen(self) -> int:
-        """Pairs trained on so far, over all processes; a pair counts once each time it is seen."""
-        batch, accumulation = self.args.train_batch_size * self.args.world_size, self.args.gradient_accumulation_steps
-        if isinstance(self.train_dataset, CleaningStream):
-            return self.state.global_step * accumulation * batch
-        return pairs_after(self.state.global_step, len(self.train_dataset), batch, accumulation)
+    def stream_loader(self, stream: CleaningStream, collator: Any, batch_size: int) -> DataLoader:
+        """The batches of a stream."""
+        args = self._args
+        loader = DataLoader(
+            stream,
+            batch_size,
+            collate_fn=collator,
+            num_workers=min(args.dataloader_num_workers, stream.readers),
+            pin_memory=args.dataloader_pin_memory,
+            drop_last=True,
+        )
+        # The stream is already split. Accelerate would send every batch through one process, or split it once more.
+        return prepare_data_loader(
+            loader,
+            args.device,
+            num_processes=1,
+            process_index=0,
+            put_on_device=True,
+            dispatch_batches=False,
+            non_blocking=args.accelerator_config.non_blocking,
+        )
+
+    def begin_epoch(self, epoch: int) -> None:
+        if self.sampler is not None:
+            self.sampler.set_epoch(epoch)
+
+    def pairs_seen(self, dataset: CleaningPairs | CleaningStream, step: int) -> int:
+        """Pairs trained on after so many steps, over all processes. A pair counts each time it is seen."""
+        args = self._args
+        batch, accumulation = args.train_batch_size * args.world_size, args.gradient_accumulation_steps
+        if isinstance(dataset, CleaningStream):
+            return step * accumulation * batch
+        return pairs_after(step, len(dataset), batch, accumulation)

@@ -334,6 +334,11 @@ class TACleanerConfig(TrainingArguments):
         return frozenset(word for name in self.subtext_exclude.split(",") for word in name.split())
 
     @property
+    def draw_seed(self) -> int:
+        """Seed of the order, the views and the sub-texts: `data_seed` where it is given."""
+        return self.seed if self.data_seed is None else self.data_seed
+
+    @property
     def adversarial_share(self) -> float:
         """Share of the pictures that carry something learnt against the model."""
         return self.adversarial_patch + self.adversarial_blend + self.adversarial_map

@@ -4,48 +4,47 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import defaultdict
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
+from ..data.sampling import CleaningSampler
+from ..data.streaming import CleaningStream
 from ..distributed import world_size
 from ..evaluation.clean_utility import clean_utility
-from ..losses import LOSSES, Views, suspect_distances
+from ..losses import Views
 from ..models.acceleration import compile_blocks, group_texts, use_silu
 from ..models.allocator import keep_freed_memory
 from ..models.checkpoints import as_float32, load_model
 from ..models.families import bound_texts, family_of
 from ..models.lora import add_lora
 from ..models.suspect import FINGERPRINT, Suspect
+from ..publishing.publisher import HubPublisher
+from ..publishing.report import Report
 from ..seeding import numpy_rng
-from ..views.adversarial_trigger import AdversarialTrigger
 from ..views.collator import DataCollatorForTACleaner
-from ..views.structured_noise import StructuredNoise
 from .batches import CleaningBatches
 from .config import TACleanerConfig
-from .embedding import UNTOUCHED, Embedder, normalise, standardise
+from .embedding import Embedder
 from .gradient_cache import cached_loss
-from .publishing import HubPublishing
+from .objective import Objective, Progress, TermLog
+from .perturbations import Perturbations
 
 
 logger = logging.getLogger(__name__)
-
-#: Share of the steps, from the start, that are rewound; in the rest the model settles where it is.
-REWOUND = 0.5
 
 
 class TrainingDiverged(RuntimeError):
     """The loss is no longer a finite number. The last checkpoint on disk is from before that."""
 
 
-class TACleanerTrainer(CleaningBatches, HubPublishing, Trainer):
+class TACleanerTrainer(Trainer):
     """Fine-tunes the backdoor out of a CLIP or SigLIP (CleanCLIP, arXiv 2303.03323; TA-Cleaner, arXiv 2409.17601;
     Perturb and Recover, arXiv 2412.00727).
 
@@ -61,6 +60,13 @@ class TACleanerTrainer(CleaningBatches, HubPublishing, Trainer):
             retrieval recall of `image` and `caption`.
         processing_class: The model's processor; loaded with the model when that is an id.
         callbacks: Passed on to `Trainer`.
+
+    Attributes:
+        family: What differs between kinds of dual encoders.
+        objective: The weighted sum of the losses.
+        batches: The data and their order.
+        perturbations: What is put on the pictures: structured noise, an adversarial trigger.
+        suspect: The model as it came, frozen; None where nothing needs it.
 
     Raises:
         ValueError: Columns are missing, the data is smaller than a batch, the model is of no known family, or a
@@ -91,57 +97,19 @@ class TACleanerTrainer(CleaningBatches, HubPublishing, Trainer):
                 "give processing_class=CLIPProcessor.from_pretrained(...)"
             )
         self.family = family_of(model)
-        bound_texts(model, processing_class.tokenizer)
-        as_float32(model)
-        self.weights = args.weights
-        vocabulary = None
+        self.objective = Objective(args, self.family)
+        self.batches = CleaningBatches(args, processing_class)
+        self.publisher = HubPublisher(args, processing_class)
+        self.perturbations = Perturbations(args, processing_class.image_processor, args.draw_seed)
         if train_dataset is not None:
-            train_dataset, vocabulary = self._prepare(train_dataset, args, processing_class)
-        collator = DataCollatorForTACleaner(
-            processing_class,
-            family=self.family,
-            augment=bool(self.weights["inmodal"]),
-            vocabulary=vocabulary,
-            num_positive=args.num_positive,
-            num_negative=args.num_negative,
-            swap=args.swaps,
-            exclude=args.excluded,
-            seed=self._seed(args),
-            trim=args.trim_text,
-            noise=args.image_noise,
-            erase=args.image_erase,
-            noise_sigma=args.noise_sigma,
-        )
-        if args.device.type == "cpu":
-            keep_freed_memory()
-        for parameter in (model.logit_scale, getattr(model, "logit_bias", None)):
-            if parameter is not None:
-                parameter.requires_grad_(args.train_logit_scale)
-        if args.bf16 and args.device.type == "cpu":
-            # In bfloat16 the backward of PyTorch's fused CPU attention takes longer than everything else together.
-            model.set_attn_implementation("eager")
-        if args.use_peft:
-            model = add_lora(model, rank=args.lora_rank, alpha=args.lora_alpha)
-        self.adversarial_trigger = None
-        if args.adversarial_share:
-            self.adversarial_trigger = AdversarialTrigger(
-                patch=args.adversarial_patch,
-                blend=args.adversarial_blend,
-                maps=args.adversarial_map,
-                step=args.adversarial_step,
-                seed=self._seed(args),
-            )
-        use_silu(model)
-        group_texts(model)
-        self.structured_noise = (
-            StructuredNoise(args.image_structured_noise, self._seed(args)) if args.image_structured_noise else None
-        )
-        wants_suspect = (self.weights["repel"] and args.repel_share) or self.weights["distill"] or args.rewind
+            train_dataset = self.batches.prepare(train_dataset)
+        model = self._ready(model, args, processing_class)
+        wants_suspect = (args.repel_weight and args.repel_share) or args.distill_weight or args.rewind
         self.suspect = Suspect(model) if wants_suspect else None
         super().__init__(
             model=model,
             args=args,
-            data_collator=collator,
+            data_collator=self._collator(args, processing_class),
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=processing_class,
@@ -154,32 +122,67 @@ class TACleanerTrainer(CleaningBatches, HubPublishing, Trainer):
             self.suspect.prepare(self.accelerator)
         if args.torch_compile:
             compile_blocks(model, backend=args.torch_compile_backend, mode=args.torch_compile_mode)
-        self._losses = {
-            **LOSSES,
-            "clip": LOSSES[self.family.alignment],
-            "repel": partial(LOSSES["repel"], tau=args.repel_tau),
-        }
-        self._sums: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros((), device=args.device))
-        self._steps_summed: dict[str, int] = defaultdict(int)
+        self._term_log = TermLog(args.device)
         self._gathered = 0  # batches of the step that have passed
-        self._sampler = None  # made with the batches
         self.add_callback(_StepCallback(self))
+
+    def _ready(self, model: PreTrainedModel, args: TACleanerConfig, processor: Any) -> nn.Module:
+        """The model as it is trained: whole floats, its temperature free or fixed, adapters, faster blocks."""
+        bound_texts(model, processor.tokenizer)
+        as_float32(model)
+        if args.device.type == "cpu":
+            keep_freed_memory()
+        for parameter in (model.logit_scale, getattr(model, "logit_bias", None)):
+            if parameter is not None:
+                parameter.requires_grad_(args.train_logit_scale)
+        if args.bf16 and args.device.type == "cpu":
+            # In bfloat16 the backward of PyTorch's fused CPU attention takes longer than everything else together.
+            model.set_attn_implementation("eager")
+        if args.use_peft:
+            model = add_lora(model, rank=args.lora_rank, alpha=args.lora_alpha)
+        use_silu(model)
+        group_texts(model)
+        return model
+
+    def _collator(self, args: TACleanerConfig, processor: Any) -> DataCollatorForTACleaner:
+        return DataCollatorForTACleaner(
+            processor,
+            family=self.family,
+            augment=bool(args.inmodal_weight),
+            vocabulary=self.batches.vocabulary,
+            num_positive=args.num_positive,
+            num_negative=args.num_negative,
+            swap=args.swaps,
+            exclude=args.excluded,
+            seed=args.draw_seed,
+            trim=args.trim_text,
+            noise=args.image_noise,
+            erase=args.image_erase,
+            noise_sigma=args.noise_sigma,
+        )
 
     # ------------------------------------------------------------------ loss
     def compute_loss(self, model: nn.Module, inputs: dict, return_outputs: bool = False, num_items_in_batch=None):
-        repelling = bool(self.weights["repel"]) and self._is_repelling()
-        embedder = self._embedder(repelling)
+        """The weighted sum of the losses of a batch; with `return_outputs` also `{"terms": {name: loss}}`."""
+        at, learns = self.progress, torch.is_grad_enabled()
+        pairs = len(inputs["pixel_values"]) // (2 if self.data_collator.augment else 1)
+        embedder = Embedder(
+            self.family,
+            self.processing_class.image_processor,
+            augmented=self.data_collator.augment,
+            suspect=self.suspect if self.objective.needs_suspect(at) else None,
+        )
         unwrapped = self.accelerator.unwrap_model(model)
         figures: dict[str, torch.Tensor] = {}
 
         def objective(views: Views) -> torch.Tensor:
-            loss, found = self._objective(views, repelling)
-            figures.update(found)
+            loss, terms = self.objective(views, at)
+            figures.update(terms)
             return loss
 
-        if torch.is_grad_enabled():
-            inputs = self._attacked(inputs)
-        parts = self._parts(inputs) if torch.is_grad_enabled() else 1
+        if learns:
+            inputs = self.perturbations(inputs, pairs, at.step, self._gathered)
+        parts = math.ceil(pairs / (self.args.mini_batch_size or pairs)) if learns else 1
         if parts == 1:
             loss = objective(embedder(model, inputs, unwrapped))
         else:
@@ -194,106 +197,45 @@ class TACleanerTrainer(CleaningBatches, HubPublishing, Trainer):
                 no_sync=lambda: self.accelerator.no_sync(model),
             )
         if model.training:
-            for name, figure in figures.items():
-                self._sums[name] += figure
-                self._steps_summed[name] += 1
+            self._term_log.add(figures)
         terms = {name.removeprefix("loss/"): term for name, term in figures.items() if name.startswith("loss/")}
         return (loss, {"terms": terms}) if return_outputs else loss
 
-    def _embedder(self, repelling: bool) -> Embedder:
-        return Embedder(
-            self.family,
-            self.processing_class.image_processor,
-            augmented=self.data_collator.augment,
-            suspect=self.suspect if repelling or self.weights["distill"] else None,
-        )
-
-    def _objective(self, views: Views, repelling: bool) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """The weighted sum of the losses, and what is logged of them, without gradient."""
-        # The towers may run in half precision; a softmax over similarities times 100 should not.
-        with torch.autocast(self.args.device.type, enabled=False):
-            terms = {
-                name: self._losses[name](views)
-                for name, weight in self.weights.items()
-                if weight and (name != "repel" or repelling)
-            }
-            loss = sum(self._weight(name) * term for name, term in terms.items())
-        figures = {f"loss/{name}": term.detach() for name, term in terms.items()}
-        if views.image_suspect is not None:
-            distances = [distance.detach() for distance in suspect_distances(views)]
-            figures |= zip(("distance/image", "distance/text"), distances, strict=True)
-        return loss, figures
-
-    def _pairs(self, inputs: dict) -> int:
-        return len(inputs["pixel_values"]) // (2 if self.data_collator.augment else 1)
-
-    def _parts(self, inputs: dict) -> int:
-        """In how many parts the batch passes the towers."""
-        pairs = self._pairs(inputs)
-        return math.ceil(pairs / (self.args.mini_batch_size or pairs))
-
-    def _attacked(self, inputs: dict) -> dict:
-        """The batch with disturbances over some of its first views, and the adversary on some."""
-        if self.structured_noise is None and self.adversarial_trigger is None:
-            return inputs
-        pairs, pixels = self._pairs(inputs), inputs["pixel_values"]
-        if self.structured_noise is not None and not (
-            self.adversarial_trigger is not None and self.adversarial_trigger.searching
-        ):
-            pixels = self.structured_noise(pixels, pairs, self.state.global_step, self._gathered)
-        if self.adversarial_trigger is not None:
-            image_processor = self.processing_class.image_processor
-            attack = partial(standardise, image_processor=image_processor)
-            pixels = self.adversarial_trigger.attack(normalise(pixels, image_processor), pairs, attack, pixels)
-        return {**inputs, "pixel_values": pixels, UNTOUCHED: inputs["pixel_values"][:pairs]}
-
-    def _is_repelling(self) -> bool:
-        """Whether this step is in the repelling part of the run: decided by its number, so exact after resuming."""
-        return self.state.global_step < self.args.repel_share * self.state.max_steps
-
-    def _weight(self, name: str) -> float:
-        """A term's weight in this step. Beside a rewound retain term those that captions teach by rest, then rise to
-        their weights; at 0 they are still a part of the graph, so that every parameter has a gradient to share."""
-        if name in ("distill", "repel") or not (self.args.rewind and self.weights["distill"]):
-            return self.weights[name]
-        passed = self.state.global_step / max(1, self.state.max_steps)
-        return self.weights[name] * max(0.0, (passed - REWOUND) / (1 - REWOUND))
-
-    def _is_rewinding(self) -> bool:
-        """Whether this step's gradient is taken on the way back to the suspect."""
-        return bool(self.args.rewind) and self.state.global_step < REWOUND * self.state.max_steps
+    @property
+    def progress(self) -> Progress:
+        """Steps done, and steps in all."""
+        return Progress(self.state.global_step, self.state.max_steps)
 
     def training_step(self, model: nn.Module, inputs: dict, num_items_in_batch=None) -> torch.Tensor:
-        if self.adversarial_trigger is not None and self.adversarial_trigger.is_new:
+        """One forward and backward, at weights that may lie on the way back to the suspect (`rewind`)."""
+        if self.perturbations.wants_search:
             self._search(model, self._prepare_inputs(inputs))
         share = 0.0
-        if self._is_rewinding():
-            share = self.args.rewind * numpy_rng("rewind", self._seed(self.args), self.state.global_step).random()
+        if self.objective.rewinds(self.progress):
+            share = self.args.rewind * numpy_rng("rewind", self.args.draw_seed, self.state.global_step).random()
         with self.suspect.rewound(self.accelerator.unwrap_model(model), share) if share else nullcontext():
             loss = super().training_step(model, inputs, num_items_in_batch)
         self._gathered += 1
-        if self.adversarial_trigger is not None:
-            self.adversarial_trigger.ascend()
-        # On an accelerator a look at the loss would stall the queue: there it happens when logging and saving.
+        self.perturbations.ascend()
+        # On an accelerator a look at the loss would stall the queue. There it happens when logging and saving.
         if loss.device.type == "cpu":
             self._check_loss(loss.item(), self.state.global_step + 1)
         return loss
 
     def _search(self, model: nn.Module, inputs: dict) -> None:
-        """Lets the adversary search against the model as it is, on the first batch: that is where a backdoor is.
+        """Lets the adversarial trigger search against the suspect on the first batch, where a backdoor shows most.
 
-        As a step of training, in parts and on all processes, but that no weight moves.
+        As a step of training, in parts and on all processes, but no weight moves.
         """
-        self.adversarial_trigger.searching = True
+        self.perturbations.trigger.searching = True
         for _ in range(self.args.adversarial_search):
             with self.compute_loss_context_manager():
                 loss = self.compute_loss(model, inputs)
             self.accelerator.backward(loss)
-            self.adversarial_trigger.ascend()
+            self.perturbations.ascend()
             model.zero_grad()
-        self.adversarial_trigger.searching = False
-        self._sums.clear()
-        self._steps_summed.clear()
+        self.perturbations.trigger.searching = False
+        self._term_log.clear()
 
     def _check_loss(self, loss: float, step: int) -> None:
         if not math.isfinite(loss):
@@ -311,7 +253,66 @@ class TACleanerTrainer(CleaningBatches, HubPublishing, Trainer):
             f"(best: {self.state.best_model_checkpoint or 'none yet'})"
         )
 
-    # ------------------------------------------------------------------ hooks of Trainer
+    # ------------------------------------------------------------------ data, in `batches`
+    def get_train_dataloader(self) -> DataLoader:
+        if isinstance(self.train_dataset, CleaningStream):
+            return self.batches.stream_loader(self.train_dataset, self.data_collator, self._train_batch_size)
+        return super().get_train_dataloader()
+
+    def _get_train_sampler(self, train_dataset=None) -> CleaningSampler:
+        return self.batches.make_sampler(train_dataset or self.train_dataset, self._train_batch_size)
+
+    @property
+    def pairs_seen(self) -> int:
+        """Pairs trained on so far, over all processes. A pair counts each time it is seen."""
+        return self.batches.pairs_seen(self.train_dataset, self.state.global_step)
+
+    # ------------------------------------------------------------------ the Hub, in `publisher`
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """Makes sure of the repository and the token before anything is computed."""
+        if self.is_world_process_zero():
+            self.hub_model_id = self.publisher.claim(token, private)
+
+    def create_model_card(self, report: Report | None = None) -> None:
+        """Writes README.md, and the report if one is given, into the output folder."""
+        self.publisher.write_card(self.model, self.hub_model_id, report)
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = None,
+        token: str | None = None,
+        private: bool | None = None,
+        revision: None = None,
+        report: Report | None = None,
+    ) -> str | None:
+        """Saves the model and pushes it with processor, card and report in one commit. Returns the address.
+
+        Args:
+            commit_message: (default: what was added.)
+            token, private: In place of the settings'.
+            revision: Only `Trainer.save_model` passes it; pushes go to main.
+            report: What was measured; saved beside the model, and in the card.
+        """
+        if self.hub_model_id is None:
+            self.init_hf_repo(token, private)
+        if not self.is_world_process_zero():
+            return None
+        model = self.accelerator.unwrap_model(self.model)
+        return self.publisher.push(model, self.hub_model_id, message=commit_message, token=token, report=report)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        if self.args.hub_strategy != "end" and self.is_world_process_zero():
+            self.publisher.push_progress(self.model, self.hub_model_id, checkpoint_folder, *self.progress)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """As `Trainer` does it, without the token among the settings that it pickles."""
+        token, self.args.hub_token = self.args.hub_token, None
+        try:
+            super()._save(output_dir, state_dict)
+        finally:
+            self.args.hub_token = token
+
+    # ------------------------------------------------------------------ other hooks of Trainer
     def _build_accelerator_args(self, **kwargs: Any) -> dict[str, Any]:
         """Without what would compile the whole model: its blocks are compiled one by one."""
         arguments = super()._build_accelerator_args(**kwargs)
@@ -320,33 +321,28 @@ class TACleanerTrainer(CleaningBatches, HubPublishing, Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the mean of every term since the last line, and the temperature."""
-        if "loss" in logs and self._sums:
-            totals = torch.stack(list(self._sums.values())).tolist()
-            logs |= {n: total / self._steps_summed[n] for n, total in zip(self._sums, totals, strict=True)}
+        if "loss" in logs and self._term_log:
+            logs |= self._term_log.take()
             logs["logit_scale"] = self.family.scale(self.accelerator.unwrap_model(self.model)).item()
-            self._sums.clear()
-            self._steps_summed.clear()
             self._check_loss(logs["loss"], self.state.global_step)
         super().log(logs, start_time)
 
     def _save_checkpoint(self, model: nn.Module, trial) -> None:
-        for total in self._sums.values():
-            self._check_loss(total.item(), self.state.global_step)
+        for total in self._term_log.sums():
+            self._check_loss(total, self.state.global_step)
         self._check_weights()
         if self.args.should_save:
             folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
             folder.mkdir(parents=True, exist_ok=True)
             if self.suspect is not None:
                 (folder / FINGERPRINT).write_text(self.suspect.fingerprint + "\n")
-            if self.adversarial_trigger is not None:
-                self.adversarial_trigger.save(folder)
+            self.perturbations.save(folder)
         super()._save_checkpoint(model, trial)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if self.suspect is not None:
             self.suspect.check(resume_from_checkpoint)
-        if self.adversarial_trigger is not None:
-            self.adversarial_trigger.load(resume_from_checkpoint, self.args.device)
+        self.perturbations.load(resume_from_checkpoint, self.args.device)
         super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def load_weights(self, folder: str | Path) -> None:
@@ -386,14 +382,13 @@ class TACleanerTrainer(CleaningBatches, HubPublishing, Trainer):
 
 
 class _StepCallback(TrainerCallback):
-    """What must happen at fixed points of the loop: the sampler's epoch, a legal temperature, a finite end."""
+    """What happens at fixed points of the loop: the sampler's epoch, a legal temperature, a finite end."""
 
     def __init__(self, trainer: TACleanerTrainer) -> None:
         self.trainer = trainer
 
     def on_epoch_begin(self, args, state, control, **kwargs) -> None:
-        if self.trainer._sampler is not None:
-            self.trainer._sampler.set_epoch(int(state.epoch))
+        self.trainer.batches.begin_epoch(int(state.epoch))
 
     def on_optimizer_step(self, args, state, control, model=None, **kwargs) -> None:
         self.trainer._gathered = 0

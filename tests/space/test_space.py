@@ -622,7 +622,9 @@ def test_a_pair_without_a_report_can_be_measured(pair):
     assert found.ca_loss["value"] == 0 and found.before["clean_accuracy"]["n"] == 48
     html = views.report(found)
     assert html.count('class="hc-rate"') == 4 and "Attack success of blended" in html
-    assert re.search(r"The cleaning loses 0\.0 points \[-?\d\.\d, \d\.\d\] of clean accuracy against the suspect", html)
+    assert re.search(
+        r"The cleaning loses 0\.0 points \[-?\d\.\d, \d\.\d\] of clean accuracy against the suspect", html
+    )
     assert html.count("<tr>") == 7 and "never-poisoned" not in html
     entry = found.before["attacks"]["blended"]
     entry["reference_asr"] = entry["floor"]

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from hf_ta_cleaner.training.embedding import Embedder
+from hf_ta_cleaner.training.objective import Progress
 from hf_ta_cleaner.views.adversarial_trigger import (
     ALPHA,
     SEARCH_STEP,
@@ -172,13 +174,13 @@ def test_the_search_moves_the_adversary_and_no_weight(make_trainer, parts):
     trainer.current_gradient_accumulation_steps = 1  # as the loop of Trainer sets it
     trainer._search(trainer.model, trainer._prepare_inputs(batch))
     assert (
-        trainer.adversarial_trigger.batches == 3
-        and not trainer.adversarial_trigger.is_new
-        and not trainer.adversarial_trigger.searching
+        trainer.perturbations.trigger.batches == 3
+        and not trainer.perturbations.trigger.is_new
+        and not trainer.perturbations.trigger.searching
     )
     assert all(torch.equal(value, before[name]) for name, value in trainer.model.named_parameters())
     assert all(parameter.grad is None for parameter in trainer.model.parameters())
-    assert not trainer._sums  # the log tells of training alone
+    assert not trainer._term_log  # the log tells of training alone
 
 
 def test_a_search_in_parts_finds_the_same(make_trainer, tiny_clip):
@@ -188,7 +190,7 @@ def test_a_search_in_parts_finds_the_same(make_trainer, tiny_clip):
         trainer = make_trainer(model=copy.deepcopy(tiny_clip), **options)
         trainer.current_gradient_accumulation_steps = 1
         trainer._search(trainer.model, trainer._prepare_inputs(next(iter(trainer.get_train_dataloader()))))
-        found.append(trainer.adversarial_trigger.pictures["canvas"].detach())
+        found.append(trainer.perturbations.trigger.pictures["canvas"].detach())
     whole, parts = found
     assert (whole == parts).float().mean() > 0.99  # but where a gradient is zero to rounding
 
@@ -199,14 +201,15 @@ def test_the_search_raises_the_loss(make_trainer):
 
     def loss() -> float:
         """The mean over ten draws of windows, with the pictures as they are."""
-        kept = trainer.adversarial_trigger.batches
+        kept = trainer.perturbations.trigger.batches
         with torch.no_grad():
             values = []
             for i in range(10):
-                trainer.adversarial_trigger.batches = 1000 + i
-                views = trainer._embedder(False)(trainer.model, trainer._attacked(inputs))
-                values.append(trainer._objective(views, False)[0].item())
-        trainer.adversarial_trigger.batches = kept
+                trainer.perturbations.trigger.batches = 1000 + i
+                attacked = trainer.perturbations(inputs, len(inputs["pixel_values"]), 0, 0)
+                views = Embedder(trainer.family, trainer.processing_class.image_processor)(trainer.model, attacked)
+                values.append(trainer.objective(views, Progress(0, 1))[0].item())
+        trainer.perturbations.trigger.batches = kept
         return sum(values) / 10
 
     before = loss()
@@ -217,18 +220,18 @@ def test_the_search_raises_the_loss(make_trainer):
 def test_it_searches_once_and_attacks_every_step_but_no_evaluation(make_trainer, cleaning_pairs):
     trainer = make_trainer(**PLUS, max_steps=4, eval_dataset=cleaning_pairs.select(range(8)))
     trainer.train()
-    assert trainer.adversarial_trigger.batches == 3 + 4
+    assert trainer.perturbations.trigger.batches == 3 + 4
     trainer.evaluate()
     with torch.no_grad():
         trainer.compute_loss(trainer.model, trainer._prepare_inputs(next(iter(trainer.get_train_dataloader()))))
-    assert trainer.adversarial_trigger.batches == 3 + 4
+    assert trainer.perturbations.trigger.batches == 3 + 4
 
 
 def test_without_shares_there_is_none(make_trainer):
     for method in ("ft", "ta-cleaner", "par"):
-        assert make_trainer(method=method).adversarial_trigger is None
+        assert make_trainer(method=method).perturbations.trigger is None
     assert (
-        make_trainer(method="ta-cleaner-plus", adversarial_patch=0.0, adversarial_blend=0.0).adversarial_trigger
+        make_trainer(method="ta-cleaner-plus", adversarial_patch=0.0, adversarial_blend=0.0).perturbations.trigger
         is None
     )
 
@@ -242,9 +245,9 @@ def test_a_resumed_run_takes_the_same_steps(make_trainer, tmp_path, tiny_clip):
     resumed = make_trainer(model=copy.deepcopy(tiny_clip), folder="resumed", **options)
     resumed.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-2"))
     assert all(torch.equal(value, weights(whole.model)[name]) for name, value in weights(resumed.model).items())
-    assert resumed.adversarial_trigger.batches == whole.adversarial_trigger.batches == 9
-    for name, picture in whole.adversarial_trigger.pictures.items():
-        assert torch.equal(picture, resumed.adversarial_trigger.pictures[name])
+    assert resumed.perturbations.trigger.batches == whole.perturbations.trigger.batches == 9
+    for name, picture in whole.perturbations.trigger.pictures.items():
+        assert torch.equal(picture, resumed.perturbations.trigger.pictures[name])
 
 
 def test_a_run_is_begun_anew_from_a_checkpoint_that_knows_no_adversary(tmp_path):

@@ -101,6 +101,6 @@ def test_a_run_uses_them_and_another_share_gives_another_model(make_trainer):
         return trainer, torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
 
     (plain, without), (own, under) = trained(), trained(image_structured_noise=0.5)
-    assert plain.structured_noise is None and own.structured_noise.share == 0.5
+    assert plain.perturbations.noise is None and own.perturbations.noise.share == 0.5
     assert not torch.equal(without, under)
     assert torch.equal(under, trained(image_structured_noise=0.5)[1])
