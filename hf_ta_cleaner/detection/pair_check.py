@@ -48,11 +48,13 @@ SCORES = (
     "repeated_caption",
     "shared_region",
 )
-#: A kind of trouble is told of when so many pairs show it, and for captions this share of them.
+#: The scores of a batch that are known before the whole data set is seen.
+_BATCH_SCORES = ("disagreement", "dao", "shared_region")
+#: A finding needs at least this many pairs, and for captions this share of the pairs.
 TELLING_PAIRS, TELLING_SHARE = 5, 0.01
-#: A caption is at odds with its picture when the pair's loss is so many nats above that of a guess.
+#: A caption disagrees with its picture when the pair's loss is this many nats above that of a random guess.
 AT_ODDS = 2.0
-#: Of the most suspect pairs, so many keep a small picture for the sheet.
+#: This many of the most suspect pairs keep a picture for the sheet, and its side in pixels there.
 SHOWN, THUMB = 96, 96
 
 
@@ -136,36 +138,31 @@ def score_pairs(
         raise ValueError(f"pairs are compared with each other in batches of at least {MIN_PAIRS}, got {batch_size}")
     size, geometry = input_size(processor), geometry or input_geometry(processor)
     regions, album = SharedRegions(), _Album()
-    unreadable: list[int] = []
-    rows, repeated, captions, parts = [], [], [], []
+    unreadable, rows, repeated, captions, parts = [], [], [], [], []
     earlier: tuple[torch.Tensor, torch.Tensor] | None = None
-    for batch in _batches(_rows(pairs, seed, max_pairs), size, geometry, batch_size, unreadable):
-        ids, pictures, texts = batch
+    for ids, pictures, texts in _batches(_rows(pairs, seed, max_pairs), size, geometry, batch_size, unreadable):
         images, words = image_features(model, processor, pictures), text_features(model, processor, texts)
         own = len(ids)
         if own < batch_size and earlier is not None:
-            filler = batch_size - own
-            images, words = torch.cat([images, earlier[0][:filler]]), torch.cat([words, earlier[1][:filler]])
+            images, words = (
+                torch.cat([new, old[: batch_size - own]]) for new, old in zip((images, words), earlier, strict=True)
+            )
         elif own < MIN_PAIRS:
             raise ValueError(f"Wanted at least {MIN_PAIRS} readable pairs to compare with each other, got {own}.")
+        earlier, rows = (images, words), rows + ids
         scores = neighbour_scores(images, k) | {"disagreement": clip_losses(model, images, words)}
         parts.append({name: value[:own].double().cpu().numpy() for name, value in scores.items()})
-        earlier = (images, words)
-        rows += ids
         captions += [_digest(text) for text in texts]
         repeated.append(regions.add(pictures))
-        soon = {**parts[-1], "shared_region": regions.shared(repeated[-1]).astype(float)}
-        album.add(
-            sum(_surprise(soon[name]) for name in ("disagreement", "dao", "shared_region")), ids, pictures, texts
-        )
+        so_far = {**parts[-1], "shared_region": regions.shared(repeated[-1]).astype(float)}
+        album.add(sum(_surprise(so_far[name]) for name in _BATCH_SCORES), ids, pictures, texts)
     if not rows:
         raise ValueError(f"Wanted at least {MIN_PAIRS} readable pairs to compare with each other, got none.")
-    counts = Counter(captions)
     values = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    counts = Counter(captions)
     values["repeated_caption"] = np.array([counts[caption] - 1.0 for caption in captions])
     values["shared_region"] = np.concatenate([regions.shared(part) for part in repeated]).astype(float)
-    values["crowding"] = -values["k_dist"]
-    values["suspicion"] = _suspicion(values)
+    values |= _ranking_scores(values)
     order = np.argsort(rows, kind="stable")
     return PairScores(
         np.asarray(rows, dtype=np.int64)[order],
@@ -270,10 +267,13 @@ def clip_losses(model, images: torch.Tensor, texts: torch.Tensor) -> torch.Tenso
     return (logits.logsumexp(dim=1) + logits.logsumexp(dim=0)) / 2 - own
 
 
-def _suspicion(values: dict[str, np.ndarray]) -> np.ndarray:
+def _ranking_scores(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """`crowding`, and `suspicion`, which ranks the pairs."""
+    values = {**values, "crowding": -values["k_dist"]}
     surprise = {name: _surprise(value) for name, value in values.items()}
     place = np.maximum(surprise["dao"], surprise["crowding"])
-    return surprise["disagreement"] + place + surprise["repeated_caption"] + surprise["shared_region"]
+    suspicion = surprise["disagreement"] + place + surprise["repeated_caption"] + surprise["shared_region"]
+    return {"crowding": values["crowding"], "suspicion": suspicion}
 
 
 def _surprise(values: np.ndarray) -> np.ndarray:

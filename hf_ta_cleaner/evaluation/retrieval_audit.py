@@ -38,12 +38,12 @@ def audit_retrieval(
     best. It is counted over the pictures none of whose own captions mentions it. An attack that changes texts too puts
     its key into every text of the gallery, with and without the trigger on the picture.
 
+    With several processes every one calls this, takes its share of the pictures and returns the whole result. A target
+    that no text mentions cannot be found: that attack is left out, with a warning.
+
     Args:
         dataset: Columns `image` and `captions`, a list of texts for every picture (`data.load_captioned`).
         reference: `(model, processor)` that was never poisoned: adds `reference_asr` and `excess`.
-
-    With several processes every one calls this, takes its share of the pictures and returns the whole result. A target
-    that no text mentions cannot be found: that attack is left out, with a warning.
 
     Returns:
         The `retrieval` of a report's section, see docs/report.md; rates in [0, 1].
@@ -55,55 +55,69 @@ def audit_retrieval(
         raise ValueError(f"Retrieval needs the columns image and captions, {sorted(missing)} missing: load_captioned.")
     texts, texts_of, images_of = matches(dataset["captions"][:])
     attacks = by_name(attacks)
-    naming, attacked = {}, {}
-    for name, attack in list(attacks.items()):
-        wanted = target_of(name, attack, target)
-        naming[name] = [i for i, text in enumerate(texts) if mentions(text, wanted)]
-        attacked[name] = [i for i, own in enumerate(texts_of) if not set(own) & set(naming[name])]
-        if not naming[name]:
-            logger.warning("retrieval: none of %d texts mentions %r, so %s is left out", len(texts), wanted, name)
-            del attacks[name]
-        elif not attacked[name]:
-            raise ValueError(f'Retrieval under "{name}": the captions of every picture mention "{wanted}".')
-
+    targets = {name: target_of(name, attack, target) for name, attack in attacks.items()}
+    galleries = {name: _gallery(name, wanted, texts, texts_of) for name, wanted in targets.items()}
+    attacks = {name: attack for name, attack in attacks.items() if galleries[name] is not None}
     models = {"suspect": (model, processor)} | ({"reference": reference} if reference is not None else {})
     images = {who: _embed(*pair, dataset, attacks, geometry, batch_size) for who, pair in models.items()}
-
-    def ranked(who: str, view: str | None, key: str | None) -> np.ndarray:
-        """Texts for the pictures under this trigger, with this attack's key in the texts."""
-        gallery = [attacks[key].caption(text) for text in texts] if key else texts
-        return rank(images[who][view], text_features(*models[who], gallery, batch_size), max(RANKS))
-
-    plain = text_features(model, processor, texts, batch_size)
+    plain, clean = text_features(model, processor, texts, batch_size), images["suspect"][None]
     section: dict[str, Any] = {
         "images": len(dataset),
         "texts": len(texts),
-        "image_to_text": recall(rank(images["suspect"][None], plain, max(RANKS)), texts_of, RANKS, len(texts)),
-        "text_to_image": recall(rank(plain, images["suspect"][None], max(RANKS)), images_of, RANKS, len(dataset)),
+        "image_to_text": recall(rank(clean, plain, max(RANKS)), texts_of, RANKS, len(texts)),
+        "text_to_image": recall(rank(plain, clean, max(RANKS)), images_of, RANKS, len(dataset)),
         "attacks": {},
     }
     for name, attack in attacks.items():
-        key = name if any(attack.caption(text) != text for text in texts) else None
-
-        def success(who: str, view: str | None, name: str = name, key: str | None = key) -> dict:
-            rankings = ranked(who, view, key)[attacked[name]]
-            return recall(rankings, [naming[name]] * len(rankings), RANKS, len(texts))
-
-        asr, floor = success("suspect", name), success("suspect", None)
-        entry = {
-            "asr": {f"top{k}": asr[f"top{k}"] for k in RANKS},
-            "floor": {f"top{k}": floor[f"top{k}"] for k in RANKS},
-            "n": asr["n"],
-            "texts_of_target": len(naming[name]),
-            "target": target_of(name, attack, target),
-            "interval95": {f"asr_{rank}": ends for rank, ends in asr["interval95"].items()},
-        }
-        if reference is not None:
-            other = success("reference", name)
-            entry["reference_asr"] = {f"top{k}": other[f"top{k}"] for k in RANKS}
-            entry["excess"] = {f"top{k}": asr[f"top{k}"] - other[f"top{k}"] for k in RANKS}
-        section["attacks"][name] = entry
+        keyed = [attack.caption(text) for text in texts]
+        features = {who: text_features(*pair, keyed, batch_size) for who, pair in models.items()}
+        section["attacks"][name] = _attack_entry(name, images, features, *galleries[name]) | {"target": targets[name]}
     return section
+
+
+def _gallery(
+    name: str, target: str, texts: list[str], texts_of: list[list[int]]
+) -> tuple[list[int], list[int]] | None:
+    """The ids of the texts that mention the target, and of the pictures none of whose captions does.
+
+    None, with a warning, where no text mentions it; a ValueError where the captions of every picture do.
+    """
+    of_target = [i for i, text in enumerate(texts) if mentions(text, target)]
+    attacked = [i for i, own in enumerate(texts_of) if not set(own) & set(of_target)]
+    if not of_target:
+        logger.warning("retrieval: none of %d texts mentions %r, so %s is left out", len(texts), target, name)
+        return None
+    if not attacked:
+        raise ValueError(f'Retrieval under "{name}": the captions of every picture mention "{target}".')
+    return of_target, attacked
+
+
+def _attack_entry(
+    name: str,
+    images: Mapping[str, Mapping[str | None, torch.Tensor]],
+    texts: Mapping[str, torch.Tensor],
+    of_target: list[int],
+    attacked: list[int],
+) -> dict[str, Any]:
+    """The rates of one attack, from image embeddings by model and view and text embeddings by model."""
+
+    def success(who: str, view: str | None) -> dict:
+        rankings = rank(images[who][view], texts[who], max(RANKS))[attacked]
+        return recall(rankings, [of_target] * len(rankings), RANKS, len(texts[who]))
+
+    asr, floor = success("suspect", name), success("suspect", None)
+    entry = {
+        "asr": {f"top{k}": asr[f"top{k}"] for k in RANKS},
+        "floor": {f"top{k}": floor[f"top{k}"] for k in RANKS},
+        "n": asr["n"],
+        "texts_of_target": len(of_target),
+        "interval95": {f"asr_{rank}": ends for rank, ends in asr["interval95"].items()},
+    }
+    if "reference" in images:
+        other = success("reference", name)
+        entry["reference_asr"] = {f"top{k}": other[f"top{k}"] for k in RANKS}
+        entry["excess"] = {f"top{k}": asr[f"top{k}"] - other[f"top{k}"] for k in RANKS}
+    return entry
 
 
 def _embed(model, processor, dataset, attacks: Mapping[str, Any], geometry: str | None, batch_size: int) -> dict:

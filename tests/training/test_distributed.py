@@ -52,7 +52,7 @@ def two_processes(folder) -> list[dict]:
     """What each of two processes wrote, as `torchrun` starts them."""
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONHASHSEED"}
-    environment |= {"PYTHONPATH": str(HERE.parent), "OMP_NUM_THREADS": "1"}
+    environment |= {"PYTHONPATH": str(HERE.parents[1]), "OMP_NUM_THREADS": "1"}
     run = subprocess.run(
         [*launch, str(HERE / "distributed_run.py"), str(folder)],
         env=environment,

@@ -39,7 +39,7 @@ from hf_ta_cleaner.detection.scan.verdict import (
     judge_panel,
     judge_patches,
 )
-from hf_ta_cleaner.models.zero_shot import TEMPLATES, Template, ZeroShotHead, check_classnames
+from hf_ta_cleaner.models.zero_shot import TEMPLATES, Template, ZeroShotHead, check_classnames, input_size
 
 
 #: Pictures that a scan needs: one half to find patches on, one half to see what they do.
@@ -78,24 +78,46 @@ def scan(
             reference of another size or architecture.
     """
     started = time.perf_counter()
-    eyes = {"model": Eye(model, processor)}
-    _check_pictures(pictures, eyes["model"].size)
-    if labels is not None:
-        labels = check_classnames(labels)
-        if len(labels) < MIN_LABELS:
-            raise ValueError(
-                f"A label stands out among others: wanted at least {MIN_LABELS} labels, got {len(labels)}. Add names "
-                "of things that the pictures may show, or give none to search the picture tower alone."
-            )
+    loaded = {"model": (model, processor)}
+    _check_pictures(pictures, input_size(processor))
+    labels = None if labels is None else _check_labels(labels)
     if reference is not None:
         check_reference(model, reference[0])
-        eyes["reference"] = Eye(*reference)
-    loaded = {"model": (model, processor), "reference": reference}
+        loaded["reference"] = reference
+    eyes = {who: Eye(*pair) for who, pair in loaded.items()}
     seen = {who: _Seen(eye, *loaded[who], pictures, labels, templates) for who, eye in eyes.items()}
-    options = {"seed": seed, "progress": progress}
-    parts = _with_labels(seen, labels, thresholds, **options) if labels else _without(seen, thresholds, seed)
+    if labels:
+        parts = _with_labels(seen, labels, thresholds, seed=seed, progress=progress)
+    else:
+        parts = _without(seen, thresholds, seed)
     findings: list[Finding] = parts.pop("findings")
-    settings = {
+    return ScanResult(
+        verdict=conclude(findings),
+        findings=finding_dicts(findings),
+        pictures=len(pictures),
+        labels=len(labels or ()),
+        settings=_settings(thresholds, seed),
+        seconds=time.perf_counter() - started,
+        device=eyes["model"].device.type,
+        model=names[0],
+        reference=names[1],
+        **parts,
+    )
+
+
+def _check_labels(labels: Sequence[str]) -> tuple[str, ...]:
+    labels = check_classnames(labels)
+    if len(labels) < MIN_LABELS:
+        raise ValueError(
+            f"A label stands out among others: wanted at least {MIN_LABELS} labels, got {len(labels)}. Add names "
+            "of things that the pictures may show, or give none to search the picture tower alone."
+        )
+    return labels
+
+
+def _settings(thresholds: Thresholds, seed: int) -> dict[str, Any]:
+    """What scan.json says about how the scan was run."""
+    return {
         "patch_share": SHARE,
         "places": list(PLACES),
         "steps": [STEPS, LONG_STEPS],
@@ -103,18 +125,6 @@ def scan(
         "seed": seed,
         "thresholds": dataclasses.asdict(thresholds),
     }
-    return ScanResult(
-        verdict=conclude(findings),
-        findings=finding_dicts(findings),
-        pictures=len(pictures),
-        labels=len(labels or ()),
-        settings=settings,
-        seconds=time.perf_counter() - started,
-        device=eyes["model"].device.type,
-        model=names[0],
-        reference=names[1],
-        **parts,
-    )
 
 
 def check_reference(model, reference) -> None:
