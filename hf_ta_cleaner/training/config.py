@@ -10,6 +10,8 @@ import torch
 from accelerate.utils import str_to_bool
 from transformers import TrainingArguments
 
+from .checks import BEFORE_METHOD, CHECKS, SWAPPABLE, check, check_no_fsdp
+
 
 @dataclass(frozen=True)
 class Method:
@@ -50,7 +52,6 @@ METHODS: dict[str, Method] = {
 TERMS = ("clip", "inmodal", "subtext", "repel", "distill")
 #: Those that the temperature is a part of; without them it is trained by nothing.
 SCALED = ("clip", "inmodal", "subtext")
-SWAPPABLE = ("noun", "relation", "attribute")
 
 
 @dataclass
@@ -157,10 +158,10 @@ class TACleanerConfig(TrainingArguments):
         default=None, metadata={"help": "share of the pictures that carry a patch which is learnt against the model"}
     )
     adversarial_blend: float | None = field(
-        default=None, metadata={"help": "share of the pictures blended with a picture learnt in the same way"}
+        default=None, metadata={"help": "share blended with a picture learnt in the same way"}
     )
     adversarial_map: float | None = field(
-        default=None, metadata={"help": "share of the pictures changed smoothly as a whole, learnt in the same way"}
+        default=None, metadata={"help": "share under a smooth change of the whole picture that is learnt"}
     )
     train_logit_scale: bool | None = field(default=None, metadata={"help": "whether the temperature is trained"})
     repel_tau: float = field(default=2.15, metadata={"help": "squared distance that ends the repelling"})
@@ -233,6 +234,17 @@ class TACleanerConfig(TrainingArguments):
     ddp_broadcast_buffers: bool | None = field(default=False, metadata={"help": "the buffers are constants"})
 
     def __post_init__(self) -> None:
+        self._settle_machine()
+        check_no_fsdp(self)
+        super().__post_init__()
+        if self.n_gpu > 1:  # several GPUs are for `accelerate launch`: one process each, the loss over all of them
+            self._n_gpu = 1
+        check(self, BEFORE_METHOD)
+        self._take_over_method()
+        check(self, CHECKS)
+
+    def _settle_machine(self) -> None:
+        """Fills what depends on this machine and on how the program was launched."""
         if self.metric_for_best_model is None and (self.load_best_model_at_end or self.save_strategy == "best"):
             self.metric_for_best_model = "clean_utility"
         # Trainer refuses --bf16 on a processor unless it is told that it is meant to run there.
@@ -246,26 +258,9 @@ class TACleanerConfig(TrainingArguments):
         if self.accelerator_config is None and self.dataloader_pin_memory and not self.use_cpu:
             # By default every copy of a batch to the device would wait for the step before it.
             self.accelerator_config = {"non_blocking": True}
-        if self.fsdp or str_to_bool(os.environ.get("ACCELERATE_USE_FSDP", "0")):
-            raise ValueError(
-                "FSDP takes no scalar parameter, which the temperature of a CLIP is. Leave fsdp out and use DDP "
-                "(scripts/configs/accelerate/gpu.yaml), with mini_batch_size where memory is short; see docs/scale.md"
-            )
-        super().__post_init__()
-        if self.hub_strategy not in ("end", "every_save") or self.hub_revision is not None:
-            raise ValueError(
-                "hub_strategy must be end or every_save, and hub_revision is not used (pushes go to main); got "
-                f"{self.hub_strategy!s} and {self.hub_revision}. The state to resume from stays in output_dir"
-            )
-        if self.n_gpu > 1:  # several GPUs are for `accelerate launch`: one process each, the loss over all of them
-            self._n_gpu = 1
-        if self.method not in METHODS:
-            raise ValueError(f"method {self.method!r} is unknown; choose from {', '.join(METHODS)}")
-        if self.use_peft and self.train_logit_scale:
-            raise ValueError(
-                "train_logit_scale and use_peft exclude each other: an adapter has no place for the temperature. "
-                "Leave train_logit_scale out"
-            )
+
+    def _take_over_method(self) -> None:
+        """Fills what was not given with the method's values. Without a term that has it, the temperature rests."""
         if self.use_peft:
             self.train_logit_scale = False
         for item in fields(Method):
@@ -273,55 +268,11 @@ class TACleanerConfig(TrainingArguments):
                 setattr(self, item.name, getattr(METHODS[self.method], item.name))
         if not any(self.weights[name] for name in SCALED):
             self.train_logit_scale = False
-        for name, weight in self.weights.items():
-            if not 0 <= weight < float("inf"):
-                raise ValueError(f"{name}_weight must not be negative, got {weight}; 0 switches the term off")
-        if not any(weight for name, weight in self.weights.items() if name != "repel"):
-            raise ValueError("all weights that hold the model together are 0; set clip_weight=1")
-        images = "image_noise image_erase image_structured_noise adversarial_patch adversarial_blend adversarial_map"
-        for name in f"subtext_fraction repel_share rewind {images}".split():
-            if not 0 <= (share := getattr(self, name)) <= 1:
-                raise ValueError(f"{name} must be in [0, 1], got {share}. Did you mean {share / 100:g}?")
-        if not 0 <= self.repel_tau <= 4:
-            raise ValueError(f"repel_tau must be in [0, 4], got {self.repel_tau}; the published value is 2.15")
-        if self.adversarial_share > 1 or not (0 < self.adversarial_step <= 255 and self.adversarial_search >= 0):
-            raise ValueError(
-                "adversarial_patch, adversarial_blend and adversarial_map are shares of the same pictures, together "
-                "at most 1, adversarial_step is in (0, 255] grey levels, adversarial_search is a number of steps; got "
-                f"{self.adversarial_patch:g}, {self.adversarial_blend:g}, {self.adversarial_map:g}, "
-                f"{self.adversarial_step:g} and {self.adversarial_search}"
-            )
-        if self.noise_sigma < 0:
-            raise ValueError(f"noise_sigma must not be negative, got {self.noise_sigma}; image_noise=0 does without")
-        if self.mini_batch_size is not None and self.mini_batch_size < 1:
-            raise ValueError(f"mini_batch_size must be at least 1, got {self.mini_batch_size}; leave it out for all")
-        if self.mini_batch_size is not None and self.deepspeed:
-            raise ValueError("mini_batch_size does not work with deepspeed, which counts every backward as a step")
-        needs_weights = self.rewind or self.adversarial_share or self.mini_batch_size is not None
-        if self.optim.endswith(("lomo", "_layerwise")) and needs_weights:
-            raise ValueError(
-                f"optim {self.optim.value} moves weights within the backward pass; rewind, adversarial_patch, "
-                "adversarial_blend and mini_batch_size need them still. Take adamw_torch"
-            )
-        if self.lora_rank < 1:
-            raise ValueError(f"lora_rank must be at least 1, got {self.lora_rank}; 16 is a usual one")
-        if self.weights["subtext"] and (
-            min(self.num_positive, self.num_negative) < 0
-            or self.num_positive + self.num_negative < 1
-            or not self.subtext_fraction
-        ):
-            raise ValueError(
-                "the sub-text term needs num_positive >= 0, num_negative >= 0, one of them above 0, and "
-                f"subtext_fraction > 0, got {self.num_positive}, {self.num_negative} and {self.subtext_fraction}; "
-                "set subtext_weight=0 to do without"
-            )
-        if not self.dataloader_drop_last:
-            raise ValueError(
-                "dataloader_drop_last must stay on, got False: an incomplete batch has fewer negatives and no chosen "
-                "pair. Leave the setting out; every epoch skips other pairs"
-            )
-        if unknown := [part for part in self.swaps if part not in SWAPPABLE]:
-            raise ValueError(f"subtext_swap: {', '.join(unknown)} unknown; choose from {', '.join(SWAPPABLE)}")
+
+    @staticmethod
+    def methods() -> tuple[str, ...]:
+        """The names that `method` may have."""
+        return tuple(METHODS)
 
     @property
     def swaps(self) -> tuple[str, ...]:

@@ -83,7 +83,7 @@ def prepare(options: CleanOptions, proof: EvalOptions, args: TACleanerConfig) ->
 
 def check_options(options: CleanOptions, proof: EvalOptions, args: TACleanerConfig) -> None:
     """An error for options that contradict each other, or that want what is not installed."""
-    from ...training.tracking import check_trackers
+    from ...publishing.tracking import check_trackers
 
     check_trackers(args.report_to)
     if proof.eval_dataset is None:

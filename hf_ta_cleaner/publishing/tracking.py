@@ -10,7 +10,7 @@ import torch
 from transformers import Trainer, TrainerCallback
 from transformers.integrations import get_available_reporting_integrations
 
-from ..publishing.report import figures
+from .report import figures
 
 
 TRACKERS = ("tensorboard", "wandb", "trackio")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from transformers import TrainerCallback
 
-from hf_ta_cleaner.training.tracking import AuditAround, check_trackers
+from hf_ta_cleaner.publishing.tracking import AuditAround, check_trackers
 
 
 class Tracker(TrainerCallback):
@@ -49,7 +49,7 @@ def test_trackers_hear_both_audits(make_trainer):
 
 def test_a_tracker_that_is_not_installed_is_refused_with_the_remedy(monkeypatch):
     monkeypatch.setattr(
-        "hf_ta_cleaner.training.tracking.get_available_reporting_integrations", lambda: ["tensorboard"]
+        "hf_ta_cleaner.publishing.tracking.get_available_reporting_integrations", lambda: ["tensorboard"]
     )
     check_trackers([])
     check_trackers(["tensorboard"])
