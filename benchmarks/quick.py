@@ -21,7 +21,10 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from benchmarks.suspects import SCRIPTS, TARGET, Step, chain, make_suspect
+from benchmarks.harness import SCRIPTS
+from benchmarks.harness.steps import Step, chain
+from benchmarks.harness.suspects import make_suspect
+from benchmarks.harness.worlds import SANDBOX as WORLD
 from hf_ta_cleaner.commands.parser import fast_precision
 
 
@@ -85,7 +88,7 @@ def clean(model: str, method: str, seed: int, folder: Path, *flags: str) -> tupl
 
 def never_poisoned(out: Path, seed: int) -> Step:
     """The never-poisoned model after plain fine-tuning; it serves all rows of its seed."""
-    return Step(*clean("sandbox", "ft", seed, out / f"never-poisoned-ft-{seed}"), (CONFIG.read_text(),))
+    return Step(*clean("sandbox", "ft", seed, out / f"never-poisoned-ft-{seed}"), mark=(CONFIG.read_text(),))
 
 
 def steps_of(out: Path, attack: str, seed: int) -> list[Step]:
@@ -95,7 +98,7 @@ def steps_of(out: Path, attack: str, seed: int) -> list[Step]:
     proof = ("--eval_dataset", "sandbox", "--reference", "sandbox",
              "--ca_baseline", str(out / f"never-poisoned-ft-{seed}"))  # fmt: skip
     cleaned = [clean(model, method, seed, out / f"{attack}-{seed}-{method}", *proof) for method in METHODS]
-    return suspect + [step for own in cleaned for step in chain(made, own)]
+    return [*suspect, *(step for own in cleaned for step in chain(made, own))]
 
 
 def write(out: Path) -> None:
@@ -206,7 +209,7 @@ def table(results: list[dict], machine: dict) -> str:
     about = ", ".join(f"{key} {value}" for key, value in machine.items())
     return (
         "# Three attacks, three methods\n\n"
-        f"`make bench-quick`. Sandbox CLIP, target {TARGET}, poisoned as hf_ta_cleaner/presets.py says, cleaned "
+        f"`make bench-quick`. Sandbox CLIP, target {WORLD.target}, poisoned as hf_ta_cleaner/presets.py says, cleaned "
         f"with {CLEAN_PAIRS} clean pairs at one learning rate for all methods (scripts/configs/sandbox_clean.yaml). "
         f"Per cent; n = {n:,} triggered pictures for every ASR. CA loss: against the better of the suspect and the "
         "never-poisoned model after ft on the same pairs.\n\n" + "\n".join(lines) + f"\n\nMachine: {about}.\n"

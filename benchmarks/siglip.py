@@ -20,7 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.suspects import SCRIPTS, TARGET, Step, chain
+from benchmarks.harness import SCRIPTS
+from benchmarks.harness.steps import Step, chain
+from benchmarks.harness.worlds import SANDBOX as WORLD
 
 
 HERE = Path(__file__).parent
@@ -118,7 +120,7 @@ def plan(out: Path) -> list[list[Step]]:
         (str(PAIRS), str(EPOCHS)),
         (("-m", "benchmarks.siglip", "--make", str(model)), "model.safetensors"),
         ((str(SCRIPTS / "poison.py"), "--dataset", "sandbox", "--max_samples", "35000", "--attack", "blended",
-          "--target", TARGET, "--rate", "0.05", "--model", str(model), "--output_dir", str(out / "poisoned")),
+          "--target", WORLD.target, "--rate", "0.05", "--model", str(model), "--output_dir", str(out / "poisoned")),
          "poison.json"),
         ((str(SCRIPTS / "backdoor.py"), "--model", str(model), "--dataset", str(out / "poisoned"), "--eval_dataset",
           "sandbox", "--config", str(config / "sandbox_backdoor.yaml"), "--output_dir", str(out / "backdoored")),
@@ -130,7 +132,7 @@ def plan(out: Path) -> list[list[Step]]:
     clean = (str(SCRIPTS / "clean.py"), "--model", str(out / "backdoored"), *data, *proof)
     settings = ("--config", str(config / "sandbox_clean.yaml"))
     cells = [
-        Step((*clean, *settings, "--method", name, "--output_dir", str(out / name)), "report.json", mark)
+        Step((*clean, *settings, "--method", name, "--output_dir", str(out / name)), "report.json", mark=mark)
         for name in METHODS
     ]
     return [made, cells]

@@ -20,12 +20,11 @@ import platform
 import statistics
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tqdm.auto import tqdm
-
-from benchmarks.suspects import TARGET, Step, make_suspect
+from benchmarks.harness.steps import Runner, Step, following
+from benchmarks.harness.suspects import make_suspect
+from benchmarks.harness.worlds import SANDBOX as WORLD
 from hf_ta_cleaner.crafting.presets import SANDBOX
 
 
@@ -86,30 +85,19 @@ def chosen(names: list[str]) -> list[str]:
 
 
 def run(out: Path, attacks: list[str], seeds: list[int], jobs: int) -> None:
-    """Runs every command whose result is missing, `jobs` cells at a time, each on one thread."""
-    cells = [steps_of(out, attack, seed) for attack in attacks for seed in seeds]
-    steps = sum(map(len, cells))
-    print(f"{len(cells)} cells, {steps} steps, a minute or two each on one core; {jobs} at a time")
-    with tqdm(total=steps, desc="bench-attacks") as bar, ThreadPoolExecutor(jobs) as pool:
-        for future in [pool.submit(run_cell, cell, bar) for cell in cells]:
-            future.result()
+    """Runs every command whose result is missing, `jobs` at a time, each on one thread."""
+    chains = [steps_of(out, attack, seed) for attack in attacks for seed in seeds]
+    print(f"{len(chains)} cells, {sum(map(len, chains))} steps, a minute or two each on one core; {jobs} at a time")
+    Runner(jobs).run_all(chains)
 
 
-def run_cell(steps: list[Step], bar: tqdm) -> None:
-    """Runs one cell's steps in order, on one thread: two processes of one thread do more than one of two."""
-    for step in steps:
-        if (seconds := step.run()) is not None:
-            tqdm.write(f"{seconds:5.0f} s  {step.folder}")
-        bar.update()
-
-
-def steps_of(out: Path, attack: str, seed: int) -> list[Step]:
+def steps_of(out: Path, attack: str, seed: int) -> tuple[Step, ...]:
     """The steps of one cell: the backdoored model, and its measuring."""
     suspect = make_suspect(out, attack, seed)
-    command = (str(HERE / "measure.py"), "--clean", "sandbox", "--suspect", str(suspect[-1].folder), "--poisoned",
-               str(suspect[-2].folder), "--dataset", "sandbox", "--output_dir",
+    command = ("benchmarks/attacks/measure.py", "--clean", "sandbox", "--suspect", str(suspect[-1].folder),
+               "--poisoned", str(suspect[-2].folder), "--dataset", "sandbox", "--output_dir",
                str(out / f"{attack}-{seed}-measured"))  # fmt: skip
-    return [*suspect, Step(command, "result.json", (*suspect[-1].mark, *suspect[-1].command))]
+    return following(*suspect, Step(command, "result.json"))
 
 
 def write(out: Path, where: Path) -> None:
@@ -176,7 +164,7 @@ def table(cells: list[dict], machine: dict) -> str:
     about = ", ".join(f"{key} {value}" for key, value in machine.items())
     return (
         "# Does every attack take?\n\n"
-        f"`python -m benchmarks.attacks.run`. Sandbox CLIP, target {TARGET}, fine-tuned on poisoned pairs as "
+        f"`python -m benchmarks.attacks.run`. Sandbox CLIP, target {WORLD.target}, fine-tuned on poisoned pairs as "
         f"hf_ta_cleaner/presets.py says. Per cent; n = {cells[0]['n']:,} triggered pictures for every ASR, "
         f"{cells[0]['n_clean']:,} for clean accuracy (CA). Floor: how often the target is predicted without the "
         "trigger. CA loss: of the backdoored model against the clean one, paired on the same pictures. Never-poisoned "

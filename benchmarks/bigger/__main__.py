@@ -23,11 +23,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.suspects import SCRIPTS, TARGET, Step, chain
+from benchmarks.harness import SCRIPTS
+from benchmarks.harness.steps import Step, chain
+from benchmarks.harness.worlds import SANDBOX
 from hf_ta_cleaner.commands.parser import fast_precision
 from hf_ta_cleaner.training.config import METHODS
 
 
+TARGET = SANDBOX.target
 HERE = Path(__file__).parent
 ATTACKS = ("badclip", "blended")
 

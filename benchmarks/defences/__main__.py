@@ -4,10 +4,12 @@
     python -m benchmarks.defences --part t1 t2 --plan  # print the cells and the expected minutes, run nothing
     python -m benchmarks.defences --table              # only write the tables from the cells that are there
     python -m benchmarks.defences --readme             # put the headline table into README.md
+    python -m benchmarks.defences --world photos --photos uoft-cs/cifar10 --clip out/clip --part t1 t2 whole
 
 First the strength of every method is settled by the rule in benchmarks/defences/rule.py. A finished step is not run
 again, so an interrupted run goes on; the backdoored models are those of `make bench-quick`. Cells lie in
-OUTPUT_DIR/cells, one JSON each; matrix.json, matrix.md and frontier.png are written beside this file.
+OUTPUT_DIR/cells, one JSON each; matrix.json, matrix.md and frontier.png are written beside this file, those of the
+photographs into benchmarks/photos.
 """
 
 from __future__ import annotations
@@ -20,7 +22,11 @@ import sys
 from pathlib import Path
 
 from benchmarks.defences import run, table
-from benchmarks.defences.plan import METHODS, PARTS, ROOT, SEEDS, Cell, Planner, methods_of, unique_steps
+from benchmarks.defences.plan import METHODS, PARTS, SEEDS, Cell, Planner, methods_of, unique_steps
+from benchmarks.harness import ROOT
+from benchmarks.harness.steps import Runner, minutes
+from benchmarks.harness.tables import replace_block
+from benchmarks.harness.worlds import SANDBOX, World
 from hf_ta_cleaner.commands.parser import fast_precision
 
 
@@ -43,6 +49,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--suspects", type=Path, default=Path("outputs/bench"), help="folder of the backdoored models, shared"
     )
+    parser.add_argument("--world", choices=["sandbox", "photos"], default="sandbox", help="where (default: sandbox)")
+    parser.add_argument("--photos", help="with --world photos: Hub id or folder of the photographs")
+    parser.add_argument("--clip", type=Path, help="with --world photos: the CLIP that benchmarks.photos has trained")
     args = parser.parse_args(argv)
     if not (args.part or args.table or args.readme):
         parser.error("nothing to do; give --part, --table or --readme")
@@ -50,7 +59,24 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error("--plan needs --part")
     if args.seeds is not None and args.seeds < 1:
         parser.error("--seeds must be at least 1")
+    if args.world == "photos":
+        if args.part and not (args.photos and args.clip):
+            parser.error("--world photos needs --photos and --clip")
+        if args.readme:
+            parser.error("--readme is of the sandbox; benchmarks.summary writes what the README says of both worlds")
+        for name in ("output_dir", "suspects"):
+            if getattr(args, name) == parser.get_default(name):
+                setattr(args, name, Path("outputs/bench-photos") / ("" if name == "output_dir" else "suspects"))
     return args
+
+
+def world_of(args: argparse.Namespace) -> World:
+    """The world that the flags name."""
+    if args.world == "sandbox":
+        return SANDBOX
+    from benchmarks.photos.world import photos_world
+
+    return photos_world(args.photos or "", args.clip or Path(), args.output_dir / "data")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -58,25 +84,26 @@ def main(argv: list[str] | None = None) -> None:
     out = args.output_dir
     rule_file = out / "rule.json"
     strengths = json.loads(rule_file.read_text())["strengths"] if rule_file.is_file() else {}
-    planner = Planner(out, args.suspects, strengths, tuple(fast_precision()))
+    world = world_of(args)
+    planner = Planner(out, args.suspects, strengths, tuple(fast_precision()), world=world)
     parts = {part: planner.cells(part, args.seeds or SEEDS.get(part, 1)) for part in args.part}
     if args.plan:
         print(describe(planner, parts, args.jobs))
         return
     if args.part:
         out.mkdir(parents=True, exist_ok=True)
-        runner = run.Runner(args.jobs)
+        runner = Runner(args.jobs)
         expected = rule_minutes(planner, args.part, args.jobs)
         print(f"the rule for the strengths: about {expected:.0f} minutes, if it is not done")
         choice = run.settle_strengths(planner, runner, {**dict.fromkeys(strengths), **methods_of(args.part)})
-        planner = Planner(out, args.suspects, choice.strengths, planner.fast)
+        planner = Planner(out, args.suspects, choice.strengths, planner.fast, world=world)
         for part in args.part:
             cells = planner.cells(part, args.seeds or SEEDS.get(part, 1))
-            left = run.minutes(unique_steps(cells), unique_steps(cells), args.jobs)
+            left = minutes(unique_steps(cells), unique_steps(cells), args.jobs)
             print(f"{part}: {len(cells)} cells, about {left:.0f} minutes with {args.jobs} jobs", flush=True)
             run.run_part(cells, runner, out)
     if args.part or args.table:
-        write(out)
+        write(out, HERE if args.world == "sandbox" else ROOT / "benchmarks" / "photos")
     if args.readme:
         write_readme(ROOT / "README.md", HERE / "matrix.json")
 
@@ -84,34 +111,34 @@ def main(argv: list[str] | None = None) -> None:
 def rule_minutes(planner: Planner, parts: list[str], jobs: int) -> float:
     """Three runs for every method: the usual length of the search."""
     steps = [run.rule_step(planner, method, s) for method in methods_of(parts) for s in (1.0, 2.0, 4.0)]
-    return run.minutes(steps, steps, jobs)
+    return minutes(steps, steps, jobs)
 
 
 def describe(planner: Planner, parts: dict[str, list[Cell]], jobs: int) -> str:
     """The cells of the parts with their minutes; a step that several need counts where it comes first."""
     lines = []
     if not set(METHODS) <= set(planner.strengths):
-        minutes = rule_minutes(planner, list(parts), jobs)
-        lines.append(f"first the rule for the strengths, about {minutes:.0f} minutes; until then all are shown at 1")
+        first = rule_minutes(planner, list(parts), jobs)
+        lines.append(f"first the rule for the strengths, about {first:.0f} minutes; until then all are shown at 1")
     seen: set = set()
     known = unique_steps([cell for cells in parts.values() for cell in cells])
     total = 0.0
     for part, cells in parts.items():
         fresh = [step for step in unique_steps(cells) if step not in seen]
-        minutes = run.minutes(fresh, known, jobs)
-        total += minutes
-        lines.append(f"{part}: {len(cells)} cells, {minutes:.0f} minutes with {jobs} jobs")
+        left = minutes(fresh, known, jobs)
+        total += left
+        lines.append(f"{part}: {len(cells)} cells, {left:.0f} minutes with {jobs} jobs")
         for cell in cells:
             own = [step for step in (*cell.common, *cell.steps) if step not in seen]
             seen.update(own)
-            state = "done" if all(run.is_done(step) for step in cell.steps) else ""
-            took = run.minutes(own, known, 1)
+            state = "done" if all(step.is_done for step in cell.steps) else ""
+            took = minutes(own, known, 1)
             title = " / ".join(str(v) for v in (cell.row, cell.seed, cell.method, cell.variant) if v != "")
             lines.append(f"  {title:<72} strength {cell.strength:<5g} {state or f'{took:5.1f} min of one core'}")
     return "\n".join([*lines, f"in all {total:.0f} minutes"])
 
 
-def write(out: Path) -> None:
+def write(out: Path, where: Path) -> None:
     """matrix.json, matrix.md and the frontier from all cells that are there."""
     files = sorted((out / "cells").glob("*.json"))
     if not files:
@@ -122,7 +149,8 @@ def write(out: Path) -> None:
         for name, version in json.loads(file.read_text())["versions"].items():
             versions.setdefault(name, []).append(version)
     matrix = {
-        "command": "python -m benchmarks.defences --part " + " ".join(dict.fromkeys(c["part"] for c in cells)),
+        "command": f"python -m benchmarks.defences {'' if where == HERE else '--world photos '}--part "
+        + " ".join(dict.fromkeys(c["part"] for c in cells)),
         "machine": {
             "python": platform.python_version(),
             "cores": os.cpu_count(),
@@ -131,10 +159,10 @@ def write(out: Path) -> None:
         "rule": json.loads((out / "rule.json").read_text()),
         "cells": cells,
     }
-    (HERE / "matrix.json").write_text(json.dumps(matrix, indent=1) + "\n")
-    (HERE / "matrix.md").write_text(table.to_markdown(matrix))
+    (where / "matrix.json").write_text(json.dumps(matrix, indent=1) + "\n")
+    (where / "matrix.md").write_text(table.to_markdown(matrix))
     if any(cell["part"] == "frontier" for cell in cells):
-        table.draw_frontier(cells, HERE / "frontier.png")
+        table.draw_frontier(cells, where / "frontier.png")
     print(table.to_markdown(matrix))
 
 
@@ -142,8 +170,8 @@ def write_readme(readme: Path, matrix: Path) -> None:
     """Makes the README's headline table anew from matrix.json."""
     if not matrix.is_file():
         sys.exit(f"{matrix} is not there; run a part first")
-    text = table.replace_headline(readme.read_text(encoding="utf-8"), json.loads(matrix.read_text()))
-    readme.write_text(text, encoding="utf-8")
+    headline = table.headline(json.loads(matrix.read_text()))
+    readme.write_text(replace_block(readme.read_text(encoding="utf-8"), "matrix", headline), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.suspects import TARGET, make_suspect
-from hf_ta_cleaner.crafting.presets import SANDBOX
-from hf_ta_cleaner.sandbox import CLASSES
+from benchmarks.harness.steps import Step, following, unique
+from benchmarks.harness.suspects import make_suspect
+from benchmarks.harness.worlds import SANDBOX, World
 
 
-ROOT = Path(__file__).parent.parent.parent
-CONFIGS = ROOT / "scripts" / "configs"
-CLEAN_PAIRS, HELD_OUT = 10_000, 4_800
+CLEAN_PAIRS = 10_000
 EPOCHS, BATCH, REBOUND_STEPS, REBOUND_PAIRS = 2, 64, 300, 10_000
 STEPS = CLEAN_PAIRS // BATCH * EPOCHS
 
 #: Rows of the matrix: triggers by the name of their preset, and the model that nothing was done to.
 SIX = ("badclip", "blended", "badnet", "sig", "ssba", "trojvqa")
 STRUCTURED = ("badnet-stripes", "blended-stripes", "blended-triangles", "blended-text")
-ROWS = (*SIX, "wanet", *STRUCTURED, "never-poisoned")
+#: Triggers of whole pictures and of their border, that the recipe of ta-cleaner-plus was not made for.
+WHOLE = ("color-cast", "vignette", "blur", "frame")
+ROWS = (*SIX, "wanet", *STRUCTURED, *WHOLE, "never-poisoned")
 HARD = ("badclip", "blended")
 #: The paper's claim: the second has less ASR than the first on this attack, at like clean accuracy.
 PAPER_ROW, COMPARED = "badclip", ("cleanclip", "ta-cleaner")
@@ -53,7 +53,7 @@ ABLATIONS: dict[str, tuple[str, ...]] = {
     "negatives only": ("--num_positive", "0"),
     **{f"swap {part}": ("--subtext_swap", part) for part in ("noun", "relation", "attribute")},
     **{f"weight {w:g}": ("--subtext_weight", f"{w:g}") for w in (0.25, 0.5, 2.0, 4.0)},
-    "no class words": ("--subtext_exclude", ",".join(CLASSES)),
+    "no class words": ("--subtext_exclude", ",".join(SANDBOX.classes)),
 }
 
 #: What is changed of ta-cleaner-plus: each part left out, and what it does without (a blend in the place of some of
@@ -75,27 +75,6 @@ PLUS_ABLATIONS: dict[str, tuple[str, ...]] = {
 START = 20.0
 PER_PAIR = {"ft": 0.0030, "cleanclip": 0.0055, "ta-cleaner": 0.0065, "par": 0.0045, "ta-cleaner-plus": 0.0057}
 PER_AUDIT = 25.0
-
-
-@dataclass(frozen=True)
-class Step:
-    """One command.
-
-    Attributes:
-        command: The script and its options, the folder that it writes to last.
-        done: The file in that folder that is written last.
-        seconds: What it is expected to take on one core.
-        mark: Whatever else its result depends on.
-    """
-
-    command: tuple[str, ...]
-    done: str
-    seconds: float
-    mark: tuple[str, ...] = ()
-
-    @property
-    def folder(self) -> Path:
-        return Path(self.command[-1])
 
 
 @dataclass(frozen=True)
@@ -136,6 +115,7 @@ class Planner:
         strengths: Method -> the strength that the rule has chosen.
         fast: Precision flags.
         ladder: The strengths of the frontier.
+        world: Where it all happens.
     """
 
     out: Path
@@ -143,12 +123,17 @@ class Planner:
     strengths: dict[str, float]
     fast: tuple[str, ...] = ()
     ladder: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0)
+    world: World = SANDBOX
 
     # ---- steps
     def prepare(self, what: str, seed: int, seconds: float) -> Step:
         """Data that no script makes (prepare.py)."""
         folder = self.out / "data" / f"{what}-{seed}"
-        return Step(("prepare.py", what, "--seed", str(seed), str(folder)), "prepared.json", START + seconds)
+        return Step(
+            ("benchmarks/defences/prepare.py", what, "--seed", str(seed), str(folder)),
+            "prepared.json",
+            START + seconds,
+        )
 
     def clean(
         self,
@@ -162,9 +147,9 @@ class Planner:
         pairs: int = CLEAN_PAIRS,
         audits: int = 4,
     ) -> Step:
-        data = () if "--dataset" in flags else ("--dataset", "sandbox", "--max_samples", str(pairs))
+        data = () if "--dataset" in flags else ("--dataset", self.world.clean, "--max_samples", str(pairs))
         command = (
-            "clean.py", "--model", str(model), *data, "--config", str(CONFIGS / "sandbox_clean.yaml"), *self.fast,
+            "scripts/clean.py", "--model", str(model), *data, "--config", str(self.world.cleaning), *self.fast,
             *{**METHODS, **LORA}[method], "--seed", str(seed), "--strength", f"{strength:g}", *flags,
             "--output_dir", str(folder),
         )  # fmt: skip
@@ -175,20 +160,14 @@ class Planner:
     def never_poisoned(self, seed: int) -> Step:
         """The never-poisoned model after ft on the same pairs: what clean accuracy is also measured against."""
         folder = self.out / f"never-poisoned-ft-{seed}"
-        return self.clean("sandbox", "ft", seed, folder, strength=self.strengths.get("ft", 1.0), audits=1)
+        return self.clean(self.world.model, "ft", seed, folder, strength=self.strengths.get("ft", 1.0), audits=1)
 
     def suspect(self, row: str, seed: int, attacker: str = "") -> tuple[Step, ...]:
         """The steps that make a backdoored model; the last one's folder is the model."""
-        preset = SANDBOX[row]
         times, flags = ATTACKERS.get(attacker, (1, ()))
         method = flags[flags.index("--method") + 1] if "--method" in flags else "ft"
-        expected = {
-            "craft.py": 30.0,
-            "poison.py": 60.0,
-            "backdoor.py": PER_PAIR[method] * preset.pairs * preset.num_train_epochs + 2 * PER_AUDIT,
-        }
-        made = make_suspect(self.suspects, row, seed, attacker=attacker.replace(" ", "_"), times=times, flags=flags)
-        return tuple(Step(s.command, s.done, START + expected[Path(s.command[0]).name], s.mark) for s in made)
+        how = {"attacker": attacker.replace(" ", "_"), "times": times, "flags": flags, "per_pair": PER_PAIR[method]}
+        return make_suspect(self.suspects, row, seed, world=self.world, **how)
 
     # ---- cells
     def cell(
@@ -209,19 +188,20 @@ class Planner:
         """One cell; `after` makes a step that follows the cleaning, from the cleaned folder and the strength."""
         healthy = self.never_poisoned(seed)
         if row == "never-poisoned":
-            made, model, proof = (), "sandbox", ("--trigger", "blended", "--target", TARGET)
+            made, model = self.world.prepared, self.world.model
+            proof: tuple[str, ...] = ("--trigger", "blended", "--target", self.world.target)
         else:
             made = self.suspect(row, seed, attacker)
-            model, proof = made[-1].folder, ("--reference", "sandbox")
+            model, proof = made[-1].folder, ("--reference", self.world.model)
         if method == "none":
-            if not made:
+            if row == "never-poisoned":
                 raise ValueError("the never-poisoned row has no cell without a defence: it is its own reference")
             return Cell(part, row, seed, method, variant, (), made, 0.0)
         strength = self.strengths.get(method, 1.0) if strength is None else strength
         label = f"{row}-{seed}" + (f"-{attacker.replace(' ', '_')}" if attacker else "")
         changed = "" if after or not variant or variant == attacker else f"-{variant.replace(' ', '_')}"
         folder = self.out / f"{label}-{method.replace(' ', '_')}-s{strength:g}{changed}"
-        proof = ("--eval_dataset", "sandbox", *proof, "--ca_baseline", str(healthy.folder))
+        proof = (*self.world.evaluation, *proof, "--ca_baseline", str(healthy.folder))
         cleaning = self.clean(model, method, seed, folder, strength=strength, flags=(*proof, *flags), pairs=pairs)
         steps = following(*made, cleaning, *([after(folder, strength)] if after else []))
         return Cell(part, row, seed, method, variant, (healthy, *common), steps, strength)
@@ -229,14 +209,6 @@ class Planner:
     def cells(self, part: str, seeds: int) -> list[Cell]:
         """All cells of a part, for the seeds 0, 1, ... where the part has several."""
         return list(PARTS[part](self, seeds))
-
-
-def following(*steps: Step) -> tuple[Step, ...]:
-    """Steps each of which depends on the one before it."""
-    out = steps[:1]
-    for step in steps[1:]:
-        out += (replace(step, mark=(*out[-1].mark, *out[-1].command)),)
-    return out
 
 
 def matrix(rows: Iterable[str], methods: Iterable[str] = METHODS) -> Callable[[Planner, int], Iterable[Cell]]:
@@ -269,7 +241,7 @@ def rebound(planner: Planner, seeds: int) -> Iterable[Cell]:
                 def after(cleaned: Path, strength: float, data: Step = data, seed: int = seed) -> Step:
                     """Benign fine-tuning at the cleaning rate on fresh pairs; what it finds is the cleaned model."""
                     flags = ("--dataset", str(data.folder), "--max_steps", str(REBOUND_STEPS), "--validation_samples",
-                             "0", "--eval_dataset", "sandbox", "--reference", "sandbox")  # fmt: skip
+                             "0", *planner.world.evaluation, "--reference", planner.world.model)  # fmt: skip
                     folder = cleaned.with_name(f"{cleaned.name}-{data.folder.name}")
                     return planner.clean(cleaned, "ft", seed, folder, strength=strength, flags=flags)
 
@@ -349,7 +321,8 @@ def _tier(name: str, rows: Iterable[str]) -> Callable[[Planner, int], Iterable[C
 PARTS: dict[str, Callable[[Planner, int], Iterable[Cell]]] = {
     "t1": _tier("t1", HARD),
     "t2": _tier("t2", SIX),
-    "t3": _tier("t3", [row for row in ROWS if row not in SIX]),
+    "t3": _tier("t3", [row for row in ROWS if row not in (*SIX, *WHOLE)]),
+    "whole": _tier("whole", WHOLE),
     "frontier": frontier,
     "rebound": rebound,
     "budget": budget,
@@ -371,4 +344,4 @@ def methods_of(parts: Iterable[str]) -> dict[str, tuple[str, ...]]:
 def unique_steps(cells: Iterable[Cell]) -> list[Step]:
     """Every step once, in an order in which each comes after those it needs."""
     cells = list(cells)
-    return list(dict.fromkeys([s for c in cells for s in c.common] + [s for c in cells for s in c.steps]))
+    return unique([*(cell.common for cell in cells), *(cell.steps for cell in cells)])

@@ -14,7 +14,8 @@ import numpy as np
 from datasets import Dataset
 from PIL import Image, ImageFilter, ImageOps
 
-from benchmarks.defences.plan import CLEAN_PAIRS, REBOUND_PAIRS, TARGET
+from benchmarks.defences.plan import CLEAN_PAIRS, REBOUND_PAIRS
+from benchmarks.harness.worlds import SANDBOX
 from hf_ta_cleaner.data.loading import load_pairs
 from hf_ta_cleaner.seeding import rng
 from hf_ta_cleaner.subtexts import SubTextMap, Vocabulary, parse
@@ -38,7 +39,7 @@ def rebound(seed: int, *, naming_target: bool = True) -> Dataset:
     pairs = load_pairs("sandbox", split="rebound", max_samples=REBOUND_PAIRS, seed=seed)
     if naming_target:
         return pairs
-    names = re.compile(rf"\b{re.escape(TARGET)}s?\b", re.IGNORECASE)
+    names = re.compile(rf"\b{re.escape(SANDBOX.target)}s?\b", re.IGNORECASE)
     return pairs.select([i for i, caption in enumerate(pairs["caption"]) if not names.search(caption)])
 
 

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.defences.plan import ATTACKERS, CLEAN_PAIRS, COMPARED, LORA, METHODS, PAPER_ROW, ROWS, SIX, Cell
+from benchmarks.harness.tables import mean, paired, percent, table
 
-
-BEGIN, END = "<!-- matrix:begin -->", "<!-- matrix:end -->"
-#: 97.5% quantile of Student's t by degrees of freedom.
-T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 
 TITLES = {
     "t1": "BadCLIP and Blended",
     "t2": "The six attacks",
     "t3": "Other rows",
+    "whole": "Triggers of whole pictures",
     "rebound": "Rebound: after {steps} further benign fine-tuning steps at the cleaning rate on fresh pairs",
     "budget": "Clean-data budget: the same number of steps on 500 to 20,000 pairs",
     "domain": "Cleaning data of a differently styled world",
@@ -40,8 +37,15 @@ def summary(cell: Cell, report: dict[str, Any]) -> dict[str, Any]:
         "asr_top10": entry["asr"]["top10"],
         "floor": entry["floor"]["top1"],
         "ca": section["clean_accuracy"]["top1"],
+        "asr_top3": entry["asr"]["top3"],
+        "floor_top3": entry["floor"]["top3"],
+        "floor_top10": entry["floor"]["top10"],
     }
+    if "target_class" in entry:
+        numbers["target_recall"] = entry["target_class"]["recall"]
     if "reference_asr" in entry:
+        numbers["never_poisoned_top3"] = entry["reference_asr"]["top3"]
+        numbers["never_poisoned_top10"] = entry["reference_asr"]["top10"]
         numbers |= {"never_poisoned_asr": entry["reference_asr"]["top1"], "excess": entry["excess"]["top1"]}
     if cell.method != "none":
         ((_, before),) = report["before"]["attacks"].items()
@@ -49,6 +53,8 @@ def summary(cell: Cell, report: dict[str, Any]) -> dict[str, Any]:
             "strength": cell.strength,
             "asr_before": before["asr"]["top1"],
             "ca_before": report["before"]["clean_accuracy"]["top1"],
+            "recall": (report.get("retrieval") or {}).get("after"),
+            "recall_before": (report.get("retrieval") or {}).get("before"),
             "pairs_seen": report["cost"]["pairs_seen"],
             "seconds": report["cost"]["seconds"],
             "device": report["cost"]["device"],
@@ -58,25 +64,6 @@ def summary(cell: Cell, report: dict[str, Any]) -> dict[str, Any]:
     if cell.part == "rebound":
         numbers["rebound"] = numbers["asr"] - numbers["asr_before"]
     return place | numbers
-
-
-def percent(rate: float | None) -> str:
-    return "" if rate is None else f"{round(100 * rate, 1) + 0.0:.1f}"
-
-
-def mean(cells: Sequence[dict], key: str) -> float | None:
-    values = [cell[key] for cell in cells if key in cell]
-    return statistics.fmean(values) if values else None
-
-
-def paired(a: Sequence[float], b: Sequence[float]) -> tuple[float, tuple[float, float] | None]:
-    """Mean of a - b over seeds and its 95% interval (Student's t; None with a single seed)."""
-    differences = [x - y for x, y in zip(a, b, strict=True)]
-    middle = statistics.fmean(differences)
-    if len(differences) < 2:
-        return middle, None
-    half = T[len(differences) - 1] * statistics.stdev(differences) / math.sqrt(len(differences))
-    return middle, (middle - half, middle + half)
 
 
 def part_table(cells: Sequence[dict]) -> str:
@@ -123,8 +110,7 @@ def part_table(cells: Sequence[dict]) -> str:
         }
         lines.append([values[name] for name in head])
     left = {"attack", "variant", "method", "each seed [95% interval]", "CA loss [95% interval]"}
-    rule = ["---" if name in left else "---:" for name in head]
-    return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *lines))
+    return table(head, lines, left=left)
 
 
 def _places(cells: Sequence[dict]) -> list[tuple[str, str, str]]:
@@ -189,18 +175,6 @@ def headline(matrix: dict[str, Any]) -> str:
         )
     normal = " | ".join(percent(lines[0]["never_poisoned"][row]) for row in attacks)
     return "\n".join([*table, f"| (never poisoned) | | {normal} | | | | |"])
-
-
-def replace_headline(text: str, matrix: dict[str, Any]) -> str:
-    """The README's text with the table between the markers made anew.
-
-    Raises:
-        SystemExit: The markers are not there, once each and in order.
-    """
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise SystemExit(f"the README needs a line {BEGIN} and after it a line {END}, once each; add them")
-    before, rest = text.split(BEGIN)
-    return f"{before}{BEGIN}\n{headline(matrix)}\n{END}{rest.split(END)[1]}"
 
 
 def comparison(cells: Sequence[dict], row: str, a: str, b: str) -> str | None:

@@ -16,19 +16,12 @@ import argparse
 import json
 import os
 import platform
-import subprocess
 import sys
-import threading
-import time
-from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tqdm.auto import tqdm
-
-from benchmarks.scan.plan import Cell, Step, all_cells, unique
+from benchmarks.harness.steps import Runner, minutes
+from benchmarks.scan.plan import Cell, all_cells, unique
 from benchmarks.scan.table import gather, markdown
-from hf_ta_cleaner.commands.parser import begin_step
 
 
 HERE = Path(__file__).parent
@@ -65,7 +58,7 @@ def describe(cells: list[Cell], jobs: int) -> str:
     for cell in cells:
         own = [s for s in cell.steps if s not in seen and not cell.is_measured]
         seen.update(own)
-        left = sum(s.minutes for s in own if not s.is_done)
+        left = minutes(own, (), 1)
         total += left
         lines.append(f"{cell.name:<44}{f'{left:5.1f} min' if left else 'done':>12}")
     count = f"{len(cells)} cells, {len(unique(cells))} steps"
@@ -75,38 +68,8 @@ def describe(cells: list[Cell], jobs: int) -> str:
 
 
 def run(cells: list[Cell], jobs: int) -> None:
-    """Runs every cell's steps in order, `jobs` cells at a time; a step that two cells share runs once."""
-    locks: dict[Step, threading.Lock] = defaultdict(threading.Lock)
-    for s in unique(cells):
-        locks[s]  # made here, so that threads find them
-    with (
-        tqdm(total=sum(len(cell.steps) for cell in cells), desc="bench-scan") as bar,
-        ThreadPoolExecutor(jobs) as pool,
-    ):
-        for future in [pool.submit(run_cell, cell, locks, bar) for cell in cells]:
-            future.result()
-
-
-def run_cell(cell: Cell, locks: dict[Step, threading.Lock], bar: tqdm) -> None:
-    if cell.is_measured:
-        bar.update(len(cell.steps))
-        return
-    for s in cell.steps:
-        with locks[s]:
-            if begin_step(s.folder, list(s.command), s.done):
-                run_step(s)
-        bar.update()
-
-
-def run_step(s: Step) -> None:
-    """Runs one command on one thread, its output in a log; an exit code that is no answer stops everything."""
-    log, started = s.folder.with_name(s.folder.name + ".log"), time.monotonic()
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    with open(log, "w") as output:
-        done = subprocess.run([sys.executable, *s.command], stdout=output, stderr=subprocess.STDOUT, env=environment)
-    if done.returncode not in s.codes:
-        raise RuntimeError(f"{' '.join(s.command)} failed; its output is in {log}")
-    tqdm.write(f"{time.monotonic() - started:5.0f} s  {s.folder}")
+    """Runs what is missing. A cell whose figures are all there needs no model."""
+    Runner(jobs).run_all(cell.steps for cell in cells if not cell.is_measured)
 
 
 def write(rows: list[dict], where: Path) -> None:

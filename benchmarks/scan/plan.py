@@ -8,10 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.harness import steps
+from benchmarks.harness.steps import Step
 from hf_ta_cleaner.crafting.presets import SANDBOX
 
 
-SCRIPTS, MEASURE = Path("scripts"), "benchmarks/scan/measure.py"
+MEASURE = "benchmarks/scan/measure.py"
 FIRST_SEED = 10
 #: Without the one whose encoder takes an hour to train, and the one that stands beside badnet for comparison.
 ATTACKS = tuple(name for name in SANDBOX if name not in ("ssba-trained", "badnet-random"))
@@ -35,29 +37,6 @@ MINUTES = {"craft": 1.0, "poison": 1.0, "backdoor": 4.5, "clean": 4.0, "measure"
 
 
 @dataclass(frozen=True)
-class Step:
-    """A command and the file in its last argument, a folder, that says that it is finished.
-
-    Attributes:
-        minutes: about how long it takes on one core.
-        codes: exit codes that are an answer and no failure.
-    """
-
-    command: tuple[str, ...]
-    done: str
-    minutes: float
-    codes: tuple[int, ...] = (0,)
-
-    @property
-    def folder(self) -> Path:
-        return Path(self.command[-1])
-
-    @property
-    def is_done(self) -> bool:
-        return (self.folder / self.done).exists()
-
-
-@dataclass(frozen=True)
 class Cell:
     """One model, or one data set: its name, what it is, and the steps that make and measure it, in order."""
 
@@ -73,12 +52,12 @@ class Cell:
     def is_measured(self) -> bool:
         """Whether all figures are there. What they were measured on may be gone, or have been made elsewhere."""
         results = [s for s in self.steps if s.done in RESULTS]
-        return bool(results) and all(s.is_done for s in results)
+        return bool(results) and all((s.folder / s.done).is_file() for s in results)
 
 
 def step(name: str, *options: str, output: Path, done: str, kind: str | None = None, **more) -> Step:
-    command = (str(SCRIPTS / f"{name}.py"), *map(str, options), "--output_dir", str(output))
-    return Step(command, done, MINUTES[kind or name], **more)
+    command = (f"scripts/{name}.py", *map(str, options), "--output_dir", str(output))
+    return Step(command, done, 60 * MINUTES[kind or name], **more)
 
 
 def scans(out: Path, name: str, model: str) -> tuple[Step, Step]:
@@ -131,17 +110,17 @@ def backdoored(out: Path, attack: str, rate: float, target: str, seed: int) -> C
     preset, name = SANDBOX[attack], f"{attack}-{seed}"
     spec, crafted = trigger(out, attack, target, seed)
     poisoned, model = out / f"{name}-poisoned", out / f"{name}-model"
-    steps = (
+    chain = (
         *crafted,
         step("poison", "--dataset", "sandbox", "--max_samples", preset.pairs, "--attack", spec, "--target", target,
              "--rate", rate, "--model", "sandbox", "--seed", seed, output=poisoned, done="poison.json"),
         step("backdoor", "--model", "sandbox", "--dataset", poisoned, "--preset", "sandbox", "--bf16", "false",
              "--seed", seed, output=model, done="poison.json"),
         Step((MEASURE, "attack", "--model", str(model), "--output_dir", str(out / f"{name}-measured")),
-             "result.json", MINUTES["measure"]),
+             "result.json", 60 * MINUTES["measure"]),
         *scans(out, name, str(model)),
     )  # fmt: skip
-    return Cell(name, "backdoored", attack, rate, target, seed, steps)
+    return Cell(name, "backdoored", attack, rate, target, seed, chain)
 
 
 def data_cells(out: Path) -> list[Cell]:
@@ -154,17 +133,17 @@ def data_cells(out: Path) -> list[Cell]:
         for rate in DATA_RATES:
             name = f"data-{attack}-{rate:g}"
             poisoned = out / f"{name}-poisoned"
-            steps = [
+            scored = [
                 step("poison", "--dataset", "sandbox", "--split", "clean", "--max_samples", DATA_PAIRS, "--attack",
                      spec, "--target", TARGETS[0], "--rate", rate, "--model", "sandbox", "--seed", FIRST_SEED + 3,
                      output=poisoned, done="poison.json")
             ]  # fmt: skip
             for who, checkpoint in (("clean", "sandbox"), ("suspect", str(out / f"{attack}-{FIRST_SEED}-model"))):
-                steps.append(
+                scored.append(
                     Step((MEASURE, "data", "--model", checkpoint, "--poisoned", str(poisoned),
-                          "--output_dir", str(out / f"{name}-{who}")), "result.json", MINUTES["data"])
+                          "--output_dir", str(out / f"{name}-{who}")), "result.json", 60 * MINUTES["data"])
                 )  # fmt: skip
-            cells.append(Cell(name, "data", attack, rate, TARGETS[0], FIRST_SEED + 3, (*made, *steps)))
+            cells.append(Cell(name, "data", attack, rate, TARGETS[0], FIRST_SEED + 3, (*made, *scored)))
     return cells
 
 
@@ -174,4 +153,4 @@ def all_cells(out: Path) -> list[Cell]:
 
 def unique(cells: list[Cell]) -> list[Step]:
     """Every step once, where it comes first."""
-    return list(dict.fromkeys(s for cell in cells for s in cell.steps))
+    return steps.unique(cell.steps for cell in cells)
