@@ -35,6 +35,7 @@ GROUPS = {
     "six": ("badnet", "blended", "sig", "ssba", "trojvqa", "badclip"),
     "more": ("badnet-random", "wanet", "label-consistent"),
     "structured": ("badnet-stripes", "blended-stripes", "blended-triangles", "blended-text"),
+    "whole": ("color-cast", "vignette", "blur", "frame"),
     "trained": ("ssba-trained",),
 }
 #: The bar: (what is asked, whether a cell reaches it).

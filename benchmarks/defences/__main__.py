@@ -93,6 +93,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.part:
         out.mkdir(parents=True, exist_ok=True)
         runner = Runner(args.jobs)
+        runner.run_all([step] for step in world.prepared)
         expected = rule_minutes(planner, args.part, args.jobs)
         print(f"the rule for the strengths: about {expected:.0f} minutes, if it is not done")
         choice = run.settle_strengths(planner, runner, {**dict.fromkeys(strengths), **methods_of(args.part)})
@@ -148,9 +149,9 @@ def write(out: Path, where: Path) -> None:
     for file in sorted(out.glob("*/report.json")):
         for name, version in json.loads(file.read_text())["versions"].items():
             versions.setdefault(name, []).append(version)
+    command = f"python -m benchmarks.defences {'' if where == HERE else '--world photos '}--part "
     matrix = {
-        "command": f"python -m benchmarks.defences {'' if where == HERE else '--world photos '}--part "
-        + " ".join(dict.fromkeys(c["part"] for c in cells)),
+        "command": command + " ".join(dict.fromkeys(c["part"] for c in cells)),
         "machine": {
             "python": platform.python_version(),
             "cores": os.cpu_count(),

@@ -188,13 +188,13 @@ class Planner:
         """One cell; `after` makes a step that follows the cleaning, from the cleaned folder and the strength."""
         healthy = self.never_poisoned(seed)
         if row == "never-poisoned":
-            made, model = self.world.prepared, self.world.model
+            made, model = (), self.world.model
             proof: tuple[str, ...] = ("--trigger", "blended", "--target", self.world.target)
         else:
             made = self.suspect(row, seed, attacker)
             model, proof = made[-1].folder, ("--reference", self.world.model)
         if method == "none":
-            if row == "never-poisoned":
+            if not made:
                 raise ValueError("the never-poisoned row has no cell without a defence: it is its own reference")
             return Cell(part, row, seed, method, variant, (), made, 0.0)
         strength = self.strengths.get(method, 1.0) if strength is None else strength

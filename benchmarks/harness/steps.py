@@ -135,7 +135,7 @@ class Runner:
         A step that waits for one that failed is left out. All else is run, and all failures are told at the end.
 
         Raises:
-            RuntimeError: Steps failed.
+            SystemExit: Steps failed.
         """
         before: dict[Step, Step | None] = {}
         for chain in chains:
@@ -160,4 +160,4 @@ class Runner:
                     except (RuntimeError, ValueError) as error:
                         problems.append(str(error))
         if problems:
-            raise RuntimeError("\n".join(problems))
+            raise SystemExit("\n".join(problems))

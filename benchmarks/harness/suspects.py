@@ -39,7 +39,7 @@ def make_suspect(
     preset, s = world.presets[attack], str(seed)
     name = "-".join(filter(None, (attack, s, attacker)))
     poisoned, suspect = str(out / f"{name}-poisoned"), str(out / f"{name}-backdoored")
-    steps, spec = list(world.prepared), preset.attack
+    steps, spec = [], preset.attack
     if preset.craft:
         spec = str(out / f"{attack}-{s}-trigger")
         target = () if "ssba" in preset.craft else ("--target", world.target)

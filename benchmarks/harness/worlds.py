@@ -30,7 +30,7 @@ class World:
         evaluation: Flags of the labelled pictures that are reported.
         development: Flags of other labelled pictures, for the choice of strengths.
         cleaning: The configuration file of clean.py.
-        prepared: Steps that make the data.
+        prepared: Steps that make the data. They are run before all others.
         k: The largest k of ASR@k that is looked at for traces.
     """
 

@@ -112,6 +112,10 @@ SANDBOX: dict[str, Preset] = {
     "blended-stripes": Preset(attack="blended-stripes:alpha=0.1", note="stronger than the published 0.03"),
     "blended-triangles": Preset(attack="blended-triangles"),
     "blended-text": Preset(attack="blended-text"),
+    "frame": Preset(attack="frame:width_px=2"),
+    "color-cast": Preset(attack="color-cast"),
+    "vignette": Preset(attack="vignette"),
+    "blur": Preset(attack="blur"),
     "ssba-trained": Preset(
         attack="ssba",
         craft=("--attack", "ssba", "--steps", "3000"),

@@ -17,7 +17,9 @@ from datasets import ClassLabel, Dataset, Features
 from datasets import Image as ImageFeature
 
 import hf_ta_cleaner
-from benchmarks import suspects
+from benchmarks.harness import steps as steps_module
+from benchmarks.harness import suspects
+from benchmarks.harness.steps import Runner
 from hf_ta_cleaner.attacks import ATTACKS, BadCLIP, BadNet, Blended, TrojVQA
 from hf_ta_cleaner.crafting.presets import SANDBOX
 from hf_ta_cleaner.models.checkpoints import save_model
@@ -77,11 +79,10 @@ def test_a_cell_is_resumed_and_made_anew_when_its_preset_changes(run, tmp_path, 
         (Path(command[-1]) / done).write_text("{}")
         return SimpleNamespace(returncode=0)
 
-    monkeypatch.setattr(suspects.subprocess, "run", fake)
-    bar = SimpleNamespace(update=lambda: None)
+    monkeypatch.setattr(steps_module.subprocess, "run", fake)
 
     def cell():
-        run.run_cell(run.steps_of(tmp_path, "badclip", 0), bar)
+        Runner(1).run(run.steps_of(tmp_path, "badclip", 0))
 
     cell()
     assert calls == ["craft", "poison", "backdoor", "measure"]
@@ -98,9 +99,9 @@ def test_a_cell_is_resumed_and_made_anew_when_its_preset_changes(run, tmp_path, 
 
 
 def test_a_failed_step_names_its_log(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(suspects.subprocess, "run", lambda *a, **k: SimpleNamespace(returncode=1))
+    monkeypatch.setattr(steps_module.subprocess, "run", lambda *a, **k: SimpleNamespace(returncode=1))
     with pytest.raises(RuntimeError, match=r"blended-0-poisoned\.log"):
-        run.run_cell(run.steps_of(tmp_path, "blended", 0), SimpleNamespace(update=lambda: None))
+        Runner(1).run(run.steps_of(tmp_path, "blended", 0))
 
 
 GOOD = {

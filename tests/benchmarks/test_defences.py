@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +20,14 @@ from benchmarks.defences.plan import (
     PLUS_ABLATIONS,
     ROWS,
     SIX,
+    WHOLE,
     Planner,
-    Step,
     unique_steps,
 )
 from benchmarks.defences.rule import choose
+from benchmarks.harness import steps as steps_of_harness
+from benchmarks.harness.steps import Step
+from benchmarks.harness.tables import replace_block
 
 
 ROOT = Path(__file__).parents[2]
@@ -51,6 +53,7 @@ def test_sizes(planner):
     assert counts["t1"] == 2 * columns and len(planner.cells("t1", 3)) == 3 * counts["t1"]
     assert counts["t2"] == 6 * columns
     assert counts["t3"] == 5 * columns + len(METHODS)  # the never-poisoned row is its own reference
+    assert counts["whole"] == len(WHOLE) * columns
     # Five rungs; every chosen strength here is one of them.
     assert counts["frontier"] == 2 * len(METHODS) * 5 + 2 * 2 * 5  # two methods have two seeds more on BadCLIP
     assert counts["rebound"] == 2 * 2 * len(METHODS)
@@ -121,22 +124,22 @@ def test_parts_change_what_they_say(planner):
 def test_minutes_learn_from_what_was_measured(planner):
     cells = planner.cells("t1", 1)
     steps = unique_steps(cells)
-    whole = run.minutes(steps, steps, 1)
+    whole = steps_of_harness.minutes(steps, steps, 1)
     assert whole == pytest.approx(sum(step.seconds for step in steps) / 60)
-    assert run.minutes(steps, steps, 2) == pytest.approx(whole / 2)
+    assert steps_of_harness.minutes(steps, steps, 2) == pytest.approx(whole / 2)
     first = steps[0]
     first.folder.mkdir(parents=True)
-    (first.folder / ".step").write_text("\n".join(run.identity(first)) + "\n")
+    (first.folder / ".step").write_text("\n".join(first.identity) + "\n")
     (first.folder / first.done).write_text("{}")
-    (first.folder / run.SECONDS).write_text(f"{3 * first.seconds}\n")
-    assert run.is_done(first)
-    assert run.minutes(steps, steps, 1) == pytest.approx(3 * (whole - first.seconds / 60))
+    (first.folder / steps_of_harness.SECONDS).write_text(f"{3 * first.seconds}\n")
+    assert first.is_done
+    assert steps_of_harness.minutes(steps, steps, 1) == pytest.approx(3 * (whole - first.seconds / 60))
     (first.folder / ".step").write_text("another command\n")
-    assert not run.is_done(first)
+    assert not first.is_done
 
 
 def test_the_plan_is_printed_and_nothing_is_run(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(run.subprocess, "run", lambda *args, **kwargs: pytest.fail("a plan runs nothing"))
+    monkeypatch.setattr(steps_of_harness.subprocess, "run", lambda *args, **kwargs: pytest.fail("a plan runs nothing"))
     command.main(["--part", "t1", "rebound", "--plan", "--output_dir", str(tmp_path / "out"), "--jobs", "2"])
     said = capsys.readouterr().out
     assert "first the rule for the strengths" in said and "t1: 36 cells" in said and "rebound: 20 cells" in said
@@ -297,7 +300,7 @@ def test_matched_on_the_frontier():
 
 def test_the_readme_is_made_from_the_matrix(cells, tmp_path):
     readme, matrix = tmp_path / "README.md", tmp_path / "matrix.json"
-    readme.write_text(f"# Title\n\n{table.BEGIN}\nold\n{table.END}\n\nrest\n")
+    readme.write_text("# Title\n\n<!-- matrix:begin -->\nold\n<!-- matrix:end -->\n\nrest\n")
     matrix.write_text(json.dumps({"cells": cells}))
     command.write_readme(readme, matrix)
     text = readme.read_text()
@@ -306,7 +309,7 @@ def test_the_readme_is_made_from_the_matrix(cells, tmp_path):
     command.write_readme(readme, matrix)
     assert readme.read_text() == text
     readme.write_text("no markers\n")
-    with pytest.raises(SystemExit, match="needs a line"):
+    with pytest.raises(ValueError, match="needs a line"):
         command.write_readme(readme, matrix)
     assert readme.read_text() == "no markers\n"
 
@@ -316,7 +319,7 @@ def test_the_committed_tables_are_those_of_the_committed_matrix():
     matrix = json.loads((folder / "matrix.json").read_text())
     assert (folder / "matrix.md").read_text() == table.to_markdown(matrix)
     readme = (ROOT / "README.md").read_text()
-    assert readme == table.replace_headline(readme, matrix)
+    assert readme == replace_block(readme, "matrix", table.headline(matrix))
     assert matrix["rule"]["rule"] == choose(lambda m, s: (0.5, 0.5), ["ft"]).to_dict()["rule"]
     used = {
         (c["method"], c["strength"]) for c in matrix["cells"] if c["part"] in ("t1", "t2") and c["method"] != "none"
@@ -331,7 +334,7 @@ def test_cells_to_files_to_tables(planner, tmp_path, monkeypatch, capsys):
     for i, cell in enumerate([*t1[:4], *frontier]):
         for step in cell.steps:
             step.folder.mkdir(parents=True, exist_ok=True)
-            (step.folder / ".step").write_text("\n".join(run.identity(step)) + "\n")
+            (step.folder / ".step").write_text("\n".join(step.identity) + "\n")
             for name in (step.done, "report.json"):
                 (step.folder / name).write_text(json.dumps(report(0.5 - 0.01 * i, 0.6 + 0.005 * i)))
     run.write_cells([*t1, *frontier], tmp_path)
@@ -342,47 +345,12 @@ def test_cells_to_files_to_tables(planner, tmp_path, monkeypatch, capsys):
     (tmp_path / "rule.json").write_text(json.dumps(choice.to_dict()))
     monkeypatch.setattr(command, "HERE", tmp_path / "written")
     (tmp_path / "written").mkdir()
-    command.write(tmp_path)
+    command.write(tmp_path, command.HERE)
     matrix = json.loads((tmp_path / "written" / "matrix.json").read_text())
     assert len(matrix["cells"]) == len(files) and matrix["machine"]["torch"] == "2"
     text = (tmp_path / "written" / "matrix.md").read_text()
     assert "## BadCLIP and Blended" in text and "frontier.png" in text and "**8**" in text
     assert (tmp_path / "written" / "frontier.png").stat().st_size > 5000
-
-
-def test_a_failing_step_names_its_log_and_the_others_go_on(tmp_path, monkeypatch, capsys):
-    def run_command(command, stdout, **kwargs):
-        folder = Path(command[-1])
-        if "bad" in folder.name:
-            return type("Done", (), {"returncode": 1})
-        (folder / "done").write_text("")
-        return type("Done", (), {"returncode": 0})
-
-    monkeypatch.setattr(run.subprocess, "run", run_command)
-    steps = [Step(("clean.py", str(tmp_path / name)), "done", 1.0) for name in ("good", "bad", "fine")]
-    with pytest.raises(SystemExit, match=r"bad failed; its output is in .*bad\.log"):
-        run.Runner(1).run_all([[step] for step in steps])
-    assert [run.is_done(step) for step in steps] == [True, False, True]
-
-
-def test_steps_run_once_when_what_they_need_is_done_and_side_by_side(tmp_path, monkeypatch):
-    began, both = [], threading.Barrier(2, timeout=30)
-
-    def run_command(command, **kwargs):
-        folder = Path(command[-1])
-        began.append(folder.name)
-        if folder.name in ("ft", "par"):
-            both.wait()  # passed by two at a time only
-        (folder / "done").write_text("")
-        return type("Done", (), {"returncode": int(folder.name == "poor")})
-
-    monkeypatch.setattr(run.subprocess, "run", run_command)
-    names = ("suspect", "ft", "par", "poor", "behind it")
-    suspect, ft, par, poor, behind = (Step(("clean.py", str(tmp_path / name)), "done", 1.0) for name in names)
-    with pytest.raises(SystemExit, match="poor failed"):
-        run.Runner(2).run_all([(suspect, ft), (suspect, par), (poor, behind)])
-    assert sorted(began) == ["ft", "par", "poor", "suspect"]
-    assert began.index("suspect") < min(began.index("ft"), began.index("par"))
 
 
 # --- Data ------------------------------------------------------------------------------------------------------------

@@ -11,9 +11,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from benchmarks.harness.steps import Step
 from benchmarks.scan import __main__ as bench
 from benchmarks.scan.measure import precision_at
-from benchmarks.scan.plan import ATTACKS, FIRST_SEED, SIX, Cell, Step, all_cells, unique
+from benchmarks.scan.plan import ATTACKS, FIRST_SEED, SIX, Cell, all_cells, unique
 from benchmarks.scan.table import judged, markdown, rate
 from hf_ta_cleaner.commands import commands
 from hf_ta_cleaner.detection.scan import NOTHING, SUSPICIOUS, UNSURE, Thresholds
@@ -52,7 +53,9 @@ def test_figures_as_by_hand():
 
 def test_a_finished_step_is_not_run_again(tmp_path, monkeypatch, capsys):
     code = "import pathlib, sys; p = pathlib.Path(sys.argv[-1]); (p / 'done').write_text('x'); sys.exit(3)"
-    steps = [Step(("-c", code, str(tmp_path / name)), "done", 2.0, codes=(0, 3)) for name in ("shared", "own")]
+    (tmp_path / "script.py").write_text(code)
+    script = str(tmp_path / "script.py")
+    steps = [Step((script, str(tmp_path / name)), "done", 120.0, codes=(0, 3)) for name in ("shared", "own")]
     cells = [Cell("a", "clean", "", 0.0, "", 10, tuple(steps)), Cell("b", "clean", "", 0.0, "", 11, (steps[0],))]
     assert bench.describe(cells, 2).endswith("2 cells, 2 steps; left: about 4 minutes of one core, 2 with 2 jobs")
     bench.run(cells, 2)
