@@ -60,7 +60,7 @@ def recall_change(report: ReportContent) -> tuple[dict[str, tuple[float, float]]
 def utility_lost(report: ReportContent) -> str:
     """What the cleaning loses, in accuracy and in recall, as a phrase without a full stop; "" where nothing is known.
 
-    The loss of accuracy is told against the best baseline and, where that is another model, against the suspect.
+    The loss of accuracy is given against the best baseline and, where that is another model, against the suspect.
     """
     parts = []
     if report.ca_loss:
