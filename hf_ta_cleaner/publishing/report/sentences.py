@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .content import ReportContent
-from .numbers import percent, with_interval
+from .numbers import listed, percent, with_interval
 
 
 #: Stands under the result of a scan.
@@ -79,8 +79,7 @@ def utility_lost(report: ReportContent) -> str:
         parts.append(f"{percent(before - after)} points of {_DIRECTIONS[key]} recall@1 ({rates})")
     if not parts:
         return ""
-    listed = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
-    return f"the cleaning loses {listed}" + (f" on {data}" if data else "")
+    return f"the cleaning loses {listed(parts)}" + (f" on {data}" if data else "")
 
 
 def largest_loss(report: ReportContent) -> float:
