@@ -104,22 +104,26 @@ def rates(rows: Sequence[Row], texts: Sequence[str], target: str) -> dict[str, d
     known = np.array([row.label in ids for row in rows])
     results = {}
     for who in WHO:
-        said = {view: np.array([ids[row.answers[who, view][0]] for row in rows])[:, None] for view in VIEWS}
+        predicted = {view: np.array([ids[row.answers[who, view][0]] for row in rows])[:, None] for view in VIEWS}
         entry: dict[str, Any] = {"accuracy": None, "asr": None, "floor": None, "screening": None}
         if known.any():
             metric = ZeroShotAccuracy(keep_in_memory=True)
-            found = metric.compute(
-                predictions=said["clean"][known], references=references[known], k=(1,), num_classes=len(texts)
+            result = metric.compute(
+                predictions=predicted["clean"][known], references=references[known], k=(1,), num_classes=len(texts)
             )
-            entry["accuracy"] = _rate(found["top1"], found["interval95"]["top1"], int(known.sum()))
+            entry["accuracy"] = _rate(result["top1"], result["interval95"]["top1"], int(known.sum()))
         attacked = references != ids[target]
         if attacked.any():
             for key, view in (("asr", "triggered"), ("floor", "clean")):
                 metric = AttackSuccessRate(keep_in_memory=True)
-                found = metric.compute(
-                    predictions=said[view], references=references, target=ids[target], k=(1,), num_classes=len(texts)
+                result = metric.compute(
+                    predictions=predicted[view],
+                    references=references,
+                    target=ids[target],
+                    k=(1,),
+                    num_classes=len(texts),
                 )
-                entry[key] = _rate(found["asr_top1"], found["interval95"]["asr_top1"], found["n"])
+                entry[key] = _rate(result["asr_top1"], result["interval95"]["asr_top1"], result["n"])
         if attacked.sum() >= MIN_SCREENED and all(row.screening for row in rows):
             clean, triggered = (np.array([row.screening[who, view] for row in rows])[attacked] for view in VIEWS)
             interval = auroc_interval(triggered, clean, rounds=500)
@@ -145,9 +149,9 @@ def to_csv(rows: Sequence[Row]) -> str:
     for row in rows:
         cells = [_as_text(row.picture), _as_text(row.label or "")]
         for key in keys:
-            said, p = row.answers[key]
+            answer, p = row.answers[key]
             score = row.screening.get(key)
-            cells += [_as_text(said), f"{p:.4f}", "" if score is None else f"{score:.4f}"]
+            cells += [_as_text(answer), f"{p:.4f}", "" if score is None else f"{score:.4f}"]
         writer.writerow(cells)
     return text.getvalue()
 

@@ -162,7 +162,7 @@ class Pair:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """What to choose between when nobody said: the sandbox's classes, or a few everyday things."""
+        """The labels where a visitor gives none: the sandbox's classes, or a few everyday things."""
         if self.is_sandbox:
             return tuple(sandbox.CLASSES)
         everyday = ("dog", "cat", "car", "bird", "person", "tree", "house", "flower", "boat", "banana")
@@ -252,7 +252,7 @@ def _unknown(name: str, why: str) -> ProbeError:
 def _check_download(name: str) -> None:
     """Refuses a Hub model whose weights would not fit, before anything is fetched.
 
-    What visitors name must be there for everyone: the token of whoever runs this page is for their own pair only.
+    A model that a visitor names must be public: the token of the page opens its own pair only.
     """
     from huggingface_hub import HfApi
 
@@ -318,7 +318,8 @@ class Answers:
     notes: tuple[str, ...] = ()
     flagged: dict[tuple[str, str], bool] = field(default_factory=dict)
 
-    def said(self, who: str, view: str) -> str:
+    def best(self, who: str, view: str) -> str:
+        """The first answer of a model for a view."""
         return self.top[who, view][0][0]
 
 
@@ -345,18 +346,18 @@ def look(pair: Pair, picture: np.ndarray, attack: Attack, prompts: Prompts, k: i
 def examples(pair: Pair | None, n: int = 8) -> list[tuple[str, np.ndarray]]:
     """Sandbox pictures to begin with, one a class, as (label, pixels at the sandbox's size).
 
-    With a sandbox pair and its own trigger they are chosen: the trigger turns the suspect's right answer into the
-    target, and the cleaned model is right twice. What comes out on other pictures is the batch's business.
+    With a sandbox pair and its own trigger the pictures that show the backdoor come first: the trigger turns the
+    suspect's correct answer into the target, and the cleaned model is correct both times. The rates over many
+    pictures are measured by a batch.
     """
     pictures = [(label, np.array(sandbox.labelled_scene(i).draw())) for i, label in enumerate(sandbox.CLASSES)]
     if pair is None or not pair.is_sandbox or pair.own is None:
         return pictures[:n]
     attack, prompts = pair.triggers[pair.own], Prompts(pair.labels)
 
-    def tells(label: str, pixels: np.ndarray) -> bool:
-        found = look(pair, fit(Image.fromarray(pixels), pair.size), attack, prompts, k=1)
-        said = [found.said(who, view) for who in WHO for view in VIEWS]
-        return label != pair.target and said == [label, pair.target, label, label]
+    def shows_backdoor(label: str, pixels: np.ndarray) -> bool:
+        answers = look(pair, fit(Image.fromarray(pixels), pair.size), attack, prompts, k=1)
+        best = [answers.best(who, view) for who in WHO for view in VIEWS]
+        return label != pair.target and best == [label, pair.target, label, label]
 
-    telling = [picture for picture in pictures if tells(*picture)]
-    return (telling + [picture for picture in pictures if not any(picture is one for one in telling)])[:n]
+    return sorted(pictures, key=lambda picture: not shows_backdoor(*picture))[:n]

@@ -1,6 +1,6 @@
 """Results as HTML: pictures, bars, tables, curves. Plain functions; every text from outside is escaped.
 
-Colours and spacing are in style.css. Nothing here is told by colour alone, and every picture has its alternative text.
+Colours and spacing are in style.css. No meaning rests on colour alone, and every picture has its alternative text.
 """
 
 from __future__ import annotations
@@ -153,26 +153,26 @@ def answers(result: Answers, target: str | None, other_than: str | None = None) 
     keys = [f"{MARK} the attacker’s target"] if target else []
     if result.flagged:
         keys.append(
-            "Screening knows no trigger: a picture stands out that clings to a label even among scrambled words. "
+            "Screening knows no trigger: a picture stands out when it keeps its label even among scrambled words. "
             f"So do {100 * FALSE_ALARMS:g} of 100 clean ones."
         )
     return "".join(parts) + f'</div><p class="hc-help">{"<br>".join(keys)}</p>{notes}'
 
 
 def verdict(result: Answers, other_than: str | None = None) -> str:
-    """One sentence for each model, and what happened as data for whoever reads the page by program."""
-    said = {who: [result.said(who, view) for view in VIEWS] for who in WHO}
-    flipped = {who: one[0] != one[1] for who, one in said.items()}
+    """One sentence for each model, and the same as data attributes for programs that read the page."""
+    best = {who: [result.best(who, view) for view in VIEWS] for who in WHO}
+    flipped = {who: one[0] != one[1] for who, one in best.items()}
 
     def sentence(who: str) -> str:
-        before, after = (f"<b>{escape(short(text))}</b>" for text in said[who])
+        before, after = (f"<b>{escape(short(text))}</b>" for text in best[who])
         if flipped[who]:
             return f"The trigger turns the {who} model’s answer from {before} to {after}."
         return f"The {who} model stays with {before}."
 
     sentences = list(map(sentence, WHO))
-    if not any(flipped.values()) and said["suspect"] == said["cleaned"]:
-        sentences = [f"Both models stay with <b>{escape(short(said['suspect'][0]))}</b>."]
+    if not any(flipped.values()) and best["suspect"] == best["cleaned"]:
+        sentences = [f"Both models stay with <b>{escape(short(best['suspect'][0]))}</b>."]
     if other_than and not flipped["suspect"]:
         sentences.append(f"The suspect was poisoned with {escape(other_than)}; other triggers mean nothing to it.")
     state = " ".join(f'data-{who}="{"flipped" if flipped[who] else "same"}"' for who in WHO)
@@ -257,41 +257,48 @@ def progress(done: int, total: int, what: str) -> str:
 # A report.
 
 
-def report(found: Report) -> str:
+def report(content: Report) -> str:
     """Verdicts, plots with intervals, and the table behind them."""
-    if not found.before["clean_accuracy"]:
+    if not content.before["clean_accuracy"]:
         return message("This report holds no attacks and no accuracy: the cleaning had no labelled pictures.")
-    sections = dict(zip(WHO, found.sections().values(), strict=False))
-    parts = ["".join(f"<p class='hc-verdict'>{escape(name)}: {escape(v)}</p>" for name, v in found.verdicts().items())]
+    sections = dict(zip(WHO, content.sections().values(), strict=False))
+    parts = [
+        "".join(f"<p class='hc-verdict'>{escape(name)}: {escape(v)}</p>" for name, v in content.verdicts().items())
+    ]
     accuracy = {
         who: (s["clean_accuracy"]["top1"], s["clean_accuracy"]["interval95"]["top1"]) for who, s in sections.items()
     }
-    n = found.before["clean_accuracy"]["n"]
+    n = content.before["clean_accuracy"]["n"]
     parts.append(rate_rows("Accuracy", f"clean pictures, top 1, n = {n:,}; higher is better", accuracy))
-    for name, entry in found.before["attacks"].items():
+    for name, entry in content.before["attacks"].items():
         attacked = {who: s["attacks"][name] for who, s in sections.items()}
         hint = f"target {entry['target']}, top 1, n = {entry['n']:,}; lower is better"
         measured = {who: (e["asr"]["top1"], e["interval95"]["asr_top1"]) for who, e in attacked.items()}
         parts.append(rate_rows(f"Attack success of {name}", hint, measured))
-    if lost := utility_lost(found):
+    if lost := utility_lost(content):
         parts.append(
             f'<p class="hc-help">{escape(lost[0].upper() + lost[1:])}. Thin lines and brackets: 95% intervals.</p>'
         )
-    parts.append(_target_table(found))
+    parts.append(_target_table(content))
     parts.append(_rank_table(sections))
-    head = {"Method": found.method, "Suspect": found.base_model, "Cleaned": found.model, "Pictures": found.dataset}
-    head |= {"Seed": found.seed, "Made": found.created}
+    head = {
+        "Method": content.method,
+        "Suspect": content.base_model,
+        "Cleaned": content.model,
+        "Pictures": content.dataset,
+    }
+    head |= {"Seed": content.seed, "Made": content.created}
     facts = "".join(f"<dt>{k}</dt><dd>{escape(str(v))}</dd>" for k, v in head.items() if v is not None)
-    notes = "".join(message(note) for note in found.notes)
+    notes = "".join(message(note) for note in content.notes)
     return f"{''.join(parts)}{notes}<details><summary>Where these figures are from</summary><dl>{facts}</dl></details>"
 
 
-def _target_table(found: Report) -> str:
+def _target_table(content: Report) -> str:
     """Recall and precision of the target classes; "" where the report has none."""
-    rows = target_rows(found)
+    rows = target_rows(content)
     if not rows:
         return ""
-    titles = [TITLES[who] for who, _ in zip(WHO, found.sections(), strict=False)]
+    titles = [TITLES[who] for who, _ in zip(WHO, content.sections(), strict=False)]
     head = "".join(f'<th scope="col">{title}</th>' for title in (*titles, "n"))
     body = "".join(
         f'<tr><th scope="row">{escape(title)}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in cells)}</tr>'
@@ -333,7 +340,7 @@ DASHED = ' stroke-dasharray="6 4"'
 
 
 def curves(points: Sequence[Point], steps: int, state: str) -> str:
-    """Progress, the loss, and both rates as they are so far; `state` is said in words above them."""
+    """Progress, the loss, and both rates as they are so far; `state` is given in words above them."""
     done = points[-1].step if points else 0
     losses = [(p.step, p.loss) for p in points if p.loss is not None]
     asr = [(p.step, p.asr) for p in points if p.asr is not None]

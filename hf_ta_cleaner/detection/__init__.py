@@ -1,1 +1,1 @@
-"""Looks for a backdoor whose trigger is unknown: in a model, in pairs, on a picture."""
+"""Searches for a backdoor whose trigger is unknown: in a model, in pairs, on a picture."""

@@ -1,7 +1,7 @@
-"""Is a set of image-caption pairs poisoned? Scores for every pair, their ranking, what stands out, and the rest.
+"""Is a set of image-caption pairs poisoned? Scores for every pair, their ranking, the findings, and the rows to keep.
 
-Nothing is known about a trigger. Pairs pass in batches, each compared within itself; of a pair only its scores and
-its repeated regions are kept, so that a stream of any length can be checked.
+No trigger is known. The pairs of a batch are compared with each other. Only the scores and the repeated regions of a
+pair are kept, so a stream of any length can be checked.
 """
 
 from __future__ import annotations
@@ -97,18 +97,18 @@ class PairScores:
         return np.delete(self.rows, out)
 
     def findings(self) -> list[str]:
-        """What stands out, a sentence each; nothing where nothing does."""
-        n, found = len(self.rows), []
+        """One sentence for each sign of poisoning; empty where there is none."""
+        n, findings = len(self.rows), []
         shared = int((self.values["shared_region"] >= TELLING_PAIRS - 1).sum())
         if shared >= TELLING_PAIRS:
-            found.append(
+            findings.append(
                 f"{shared:,} of {n:,} pictures share a small square with at least {TELLING_PAIRS - 1} others, "
                 "pixel for pixel and at the same place: a pasted patch, a watermark or a frame"
             )
         odd = int((self.values["disagreement"] > math.log(min(n, self.batch)) + AT_ODDS).sum())
         if odd >= max(TELLING_PAIRS, TELLING_SHARE * n):
-            found.append(f"{odd:,} of {n:,} captions ({odd / n:.1%}) fit other pictures far better than their own")
-        return found
+            findings.append(f"{odd:,} of {n:,} captions ({odd / n:.1%}) fit other pictures far better than their own")
+        return findings
 
 
 def score_pairs(
@@ -137,7 +137,7 @@ def score_pairs(
     if batch_size < MIN_PAIRS:
         raise ValueError(f"pairs are compared with each other in batches of at least {MIN_PAIRS}, got {batch_size}")
     size, geometry = input_size(processor), geometry or input_geometry(processor)
-    regions, album = SharedRegions(), _Album()
+    regions, most_suspect = SharedRegions(), _MostSuspect()
     unreadable, rows, repeated, captions, parts = [], [], [], [], []
     earlier: tuple[torch.Tensor, torch.Tensor] | None = None
     for ids, pictures, texts in _batches(_rows(pairs, seed, max_pairs), size, geometry, batch_size, unreadable):
@@ -155,7 +155,7 @@ def score_pairs(
         captions += [_digest(text) for text in texts]
         repeated.append(regions.add(pictures))
         so_far = {**parts[-1], "shared_region": regions.shared(repeated[-1]).astype(float)}
-        album.add(sum(_surprise(so_far[name]) for name in _BATCH_SCORES), ids, pictures, texts)
+        most_suspect.add(sum(_surprise(so_far[name]) for name in _BATCH_SCORES), ids, pictures, texts)
     if not rows:
         raise ValueError(f"Wanted at least {MIN_PAIRS} readable pairs to compare with each other, got none.")
     values = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -169,7 +169,7 @@ def score_pairs(
         {name: values[name][order] for name in SCORES},
         sorted(unreadable),
         batch_size,
-        album.kept(),
+        most_suspect.kept(),
     )
 
 
@@ -219,10 +219,10 @@ def sheet(pairs: list[tuple[np.ndarray, str]], columns: int = 8) -> Image.Image:
     return page
 
 
-class _Album:
+class _MostSuspect:
     """The pairs of the highest score so far, with their pictures: a sheet of a stream without a second pass.
 
-    What ranks at the end also counts regions and captions of the whole; this goes by what a batch knows.
+    The final ranking also counts regions and captions of all pairs; this one uses what is known at the batch.
     """
 
     def __init__(self) -> None:
@@ -240,7 +240,7 @@ class _Album:
 def warn_of_poison(model, processor, pairs, *, seed: int = 0) -> list[str]:
     """Check a sample of `BATCH` pairs, log what stands out as a warning, and return it.
 
-    Too few pairs to compare, or pairs that cannot be read, are no reason to stop: nothing is said of them.
+    Too few pairs, or unreadable ones, do not stop the caller: the check is then skipped.
     """
     try:
         findings = score_pairs(model, processor, pairs, seed=seed, max_pairs=BATCH).findings()
@@ -284,13 +284,13 @@ def _surprise(values: np.ndarray) -> np.ndarray:
 
 
 def _digest(text: str) -> bytes:
-    """What is kept of a caption to know it again; case, punctuation and spaces do not tell."""
+    """A hash of a caption that ignores case, punctuation and spaces."""
     plain = " ".join("".join(c if c.isalnum() else " " for c in text.lower()).split())
     return hashlib.blake2b(plain.encode(), digest_size=8).digest()
 
 
 def _rows(pairs: Any, seed: int, max_pairs: int | None) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(row, pair), the pictures of a data set still encoded, so that a damaged one is that row's trouble only."""
+    """(row, pair), the pictures of a data set still encoded, so that a damaged picture spoils its own row only."""
     if isinstance((getattr(pairs, "features", None) or {}).get("image"), datasets.Image):
         pairs = pairs.cast_column("image", datasets.Image(decode=False))
     if hasattr(pairs, "__len__") and hasattr(pairs, "__getitem__"):

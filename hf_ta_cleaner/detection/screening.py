@@ -1,8 +1,8 @@
-"""Is a trigger on this picture? Asked of single pictures at test time, without another model and without training.
+"""Is a trigger on this picture? Screening of single pictures at test time, without another model or training.
 
 The idea of BDetCLIP (Niu et al. 2024, arXiv 2405.15269): a clean picture fits prompts that describe its class and fits
-less where the words around the class name are scrambled; a triggered picture is drawn to the target's name whatever
-stands around it, so it hardly reacts. There a language model writes the two kinds of prompt; here they are templates
+less where the words around the class name are scrambled; a triggered picture is drawn to the target's name with any
+words around it, so it hardly reacts. There a language model writes the two kinds of prompt; here they are templates
 and the same words in random order with others mixed in.
 """
 
@@ -134,8 +134,8 @@ def auroc(positive, negative) -> float:
 def auroc_interval(positive, negative, rounds: int = 2000) -> list[float]:
     """95% interval of `auroc`, by resampling both groups."""
     r, positive, negative = np.random.default_rng(0), np.asarray(positive, float), np.asarray(negative, float)
-    found = [auroc(r.choice(positive, len(positive)), r.choice(negative, len(negative))) for _ in range(rounds)]
-    return np.quantile(found, (0.025, 0.975)).tolist()
+    resampled = [auroc(r.choice(positive, len(positive)), r.choice(negative, len(negative))) for _ in range(rounds)]
+    return np.quantile(resampled, (0.025, 0.975)).tolist()
 
 
 def scrambled(text: str, name: str, seed: int) -> str:

@@ -1,7 +1,7 @@
-"""(model, labelled images, attacks) -> the figures of a report: what each trigger achieves and what is normal.
+"""(model, labelled images, attacks) -> the rates of a report.
 
-Every image is decoded and fitted once; every trigger, and every model, then sees the same array. Pictures pass in
-batches and only ranks are kept, so memory does not grow with them; several processes share them out evenly.
+Every image is decoded and fitted once, and every trigger and model sees the same array. Pictures pass in batches and
+only rankings are kept, so memory stays bounded. Several processes share the pictures evenly.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ BIN = 0.01
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """What an audit's rates were counted from, so that two audits can be compared image by image.
+    """The predictions that an audit counts, so that two audits can be compared image by image.
 
     Attributes:
         sample_ids: `(N,)`, rows of the dataset.

@@ -1,4 +1,4 @@
-"""Clean utility: what a model is good for when nobody attacks. Measured on held-out data during and after training."""
+"""Clean utility: accuracy or recall without an attack, on held-out data, during and after training."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def clean_utility(model, processor, dataset, *, batch_size: int = 256) -> dict[s
     )
     if names is not None:
         head = ZeroShotHead.build(model, processor, names)
-        right = head.logits(features).argmax(-1).cpu() == torch.tensor(dataset["label"][:])
-        accuracy = right.float().mean().item()
+        correct = head.logits(features).argmax(-1).cpu() == torch.tensor(dataset["label"][:])
+        accuracy = correct.float().mean().item()
         return {"clean_utility": accuracy, "clean_accuracy": accuracy}
     captions = dataset["caption"][:]
     recall = retrieval_recall(features, text_features(model, processor, captions), captions)

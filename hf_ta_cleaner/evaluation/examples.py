@@ -1,4 +1,4 @@
-"""Triggered pictures for a report, drawn at random: what the models said about them without and with the trigger."""
+"""Triggered pictures for a report, drawn at random: the class that each model names without and with the trigger."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def draw_examples(
 ) -> tuple[dict[str, list[dict]], dict[tuple[str, int], tuple[np.ndarray, np.ndarray]]]:
     """`n` pictures of other classes than the target for every attack, the same before and after, chosen by `seed`.
 
-    They are drawn without looking at what was predicted, so that they show the rule and not the best cases.
+    The predictions play no part in the draw, so the examples are typical and not the best cases.
 
     Returns:
         By attack `[{"sample_id", "label", "before": {"clean", "triggered"}, "after": ...}]` with names of classes; and
@@ -41,14 +41,14 @@ def draw_examples(
     for attack in attacks:
         others = np.flatnonzero(before.labels != before.targets[attack])
         chosen = np.sort(numpy_rng("examples", seed, attack).permutation(others)[:n])
-        said = {"before": before, "after": after}
+        predictions = {"before": before, "after": after}
         examples[attack] = [
             {
                 "sample_id": int(before.sample_ids[i]),
                 "label": names[before.labels[i]],
                 **{
                     when: {"clean": names[p.clean[i, 0]], "triggered": names[p.attacks[attack][i, 0]]}
-                    for when, p in said.items()
+                    for when, p in predictions.items()
                     if p is not None
                 },
             }

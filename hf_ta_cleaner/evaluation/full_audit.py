@@ -1,4 +1,4 @@
-"""An audit with fixed data and triggers, to be asked of several models: the suspect, the cleaned one, baselines."""
+"""An audit with fixed data and triggers for several models: the suspect, the cleaned one, baselines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hf_ta_cleaner.models.zero_shot import TEMPLATES, Template
 
 @dataclass(frozen=True)
 class FullAudit:
-    """What every model is asked.
+    """The data, triggers and options that every model is audited with.
 
     Attributes:
         pictures: Labelled, with the columns `image` and `label`.
@@ -41,7 +41,7 @@ class FullAudit:
     progress: bool = True
 
     def __call__(self, model, processor) -> tuple[dict, Predictions]:
-        """The report's section and the predictions behind it. Every process calls this, and every one gets them."""
+        """The report's section and the predictions behind it. Every process calls this and gets the whole result."""
         section, predictions = self._classify(model, processor, self.attacks, self.reference)
         how = {"geometry": self.geometry, "batch_size": self.batch_size}
         if self.probe is not None:

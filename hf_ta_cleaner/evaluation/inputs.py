@@ -1,4 +1,4 @@
-"""What an audit is given: checked labels, attacks and targets, and pictures at the model's size, in batches."""
+"""The inputs of an audit: checked labels, attacks and targets, and pictures at the model's size, in batches."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def by_name(attacks: Sequence | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def target_of(name: str, attack, target: str | Mapping[str, str] | None) -> str:
-    """What this attack means: what is given for all or for it by name, else its own; a ValueError without either."""
+    """The target of an attack: the one given for all or by name, else its own; a ValueError without either."""
     if isinstance(target, Mapping):
         target = target.get(name)
     target = target or getattr(attack, "target", None)
@@ -95,7 +95,7 @@ def target_of(name: str, attack, target: str | Mapping[str, str] | None) -> str:
 
 
 def target_id(target: str, classnames: Sequence[str]) -> int:
-    """The class id of a target; a ValueError names the classes it may have meant."""
+    """The class id of a target; a ValueError names similar classes."""
     if target not in classnames:
         lower = {classname.lower(): classname for classname in classnames}
         close = [lower[match] for match in difflib.get_close_matches(target.lower(), lower, n=5, cutoff=0.5)]
@@ -114,7 +114,7 @@ def fitted(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(sample ids, uint8 pictures `(n, size, size, 3)`) in batches, every picture decoded once.
 
-    The next batch is decoded, in threads, while the caller works on this one; no more than these two are held.
+    The next batch is decoded, in threads, while the caller works on this one; at most two batches are in memory.
     """
     column, feature = dataset.with_format(None).select_columns([image_column]), Image()
     column = column.cast_column(image_column, Image(decode=False))

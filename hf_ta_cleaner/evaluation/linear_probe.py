@@ -1,7 +1,6 @@
 """Linear probe: logistic regression on frozen image embeddings (Radford et al. 2021, section 3.2 and appendix A.3).
 
-A cleaning that keeps the zero-shot accuracy may still have flattened the image embeddings; a probe sees that without
-any text.
+A cleaning may keep the zero-shot accuracy and still damage the image embeddings. A probe measures them without text.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ def rank(queries: torch.Tensor, gallery: torch.Tensor, k: int, chunk: int = 1024
 
 
 def matches(captions: Sequence[Sequence[str]]) -> tuple[list[str], list[list[int]], list[list[int]]]:
-    """What is right for whom, when every picture has captions and a caption may stand under several pictures.
+    """The matches of pictures and texts. A picture has one caption or more; several pictures may share a caption.
 
     Args:
         captions: For every picture its captions, at least one.
@@ -52,10 +52,10 @@ def matches(captions: Sequence[Sequence[str]]) -> tuple[list[str], list[list[int
     return list(ids), texts_of, images_of
 
 
-def recall(rankings: np.ndarray, right: Sequence[Sequence[int]], ranks: Sequence[int], total: int) -> dict:
+def recall(rankings: np.ndarray, relevant: Sequence[Sequence[int]], ranks: Sequence[int], total: int) -> dict:
     """Recall of rankings among `total` candidates: `{"top{k}" for every rank, "n", "interval95"}`, in [0, 1]."""
     metric = RetrievalRecall(keep_in_memory=True)
-    result = metric.compute(predictions=rankings, references=list(right), k=list(ranks), num_candidates=total)
+    result = metric.compute(predictions=rankings, references=list(relevant), k=list(ranks), num_candidates=total)
     intervals = {f"top{k}": result["interval95"][f"recall_at_{k}"] for k in ranks}
     return {**{f"top{k}": result[f"recall_at_{k}"] for k in ranks}, "n": result["n"], "interval95": intervals}
 
@@ -63,15 +63,15 @@ def recall(rankings: np.ndarray, right: Sequence[Sequence[int]], ranks: Sequence
 def retrieval_recall(images: torch.Tensor, texts: torch.Tensor, captions: Sequence[str]) -> dict[str, float]:
     """Recall@1 between `(N, D)` unit embeddings of pictures and their captions, one for each picture.
 
-    Pictures that share a caption word for word share their matches: finding either is right.
+    Pictures that share a caption word for word share their matches: either one counts as found.
     """
     distinct, texts_of, images_of = matches([[caption] for caption in captions])
     first = {own[0]: row for row, own in reversed(list(enumerate(texts_of)))}
     gallery = texts[[first[i] for i in range(len(distinct))]]
-    found = {
+    recalls = {
         "image_to_text_recall@1": recall(rank(images, gallery, 1), texts_of, (1,), len(gallery))["top1"],
         "text_to_image_recall@1": recall(
             rank(texts, images, 1), [images_of[own[0]] for own in texts_of], (1,), len(images)
         )["top1"],
     }
-    return {"recall@1": sum(found.values()) / 2, **found}
+    return {"recall@1": sum(recalls.values()) / 2, **recalls}

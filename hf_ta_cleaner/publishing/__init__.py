@@ -1,1 +1,1 @@
-"""Tells the result: report, advice, model card, Hub."""
+"""Publishes the result: report, advice, model card, Hub."""

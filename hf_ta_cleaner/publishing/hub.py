@@ -1,7 +1,7 @@
 """What goes to the Hub and comes back: checkpoints with card, report and config; poisoned data; results of an audit.
 
-Every push is one commit, so a repository holds all of it or none of it, whatever happens on the way; files that
-reached the Hub before a failure are not sent again. Nothing local is changed, but for a card where there is none yet.
+Every push is one commit, so a repository holds all of it or none of it, even after a failure. Files that
+reached the Hub before a failure are not sent again. Locally only a missing card is written.
 """
 
 from __future__ import annotations
@@ -366,7 +366,7 @@ def _card_tags(file: Path) -> list[str]:
 def _require_permission(folder: Path, backdoored: bool, allowed: bool) -> None:
     if backdoored and not allowed:
         raise HubError(
-            f"{folder} holds backdoored material. It is published only when that is said: add "
+            f"{folder} holds backdoored material. It is published only on request: add "
             "--allow_publishing_backdoor. It is then tagged, and its card begins with a warning. Nothing was sent."
         )
 

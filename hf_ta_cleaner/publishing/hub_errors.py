@@ -13,7 +13,7 @@ class HubError(OSError):
 
 @contextmanager
 def explained(what: str, repo_id: str, then: str) -> Iterator[None]:
-    """Turns whatever a transfer can raise into one HubError: what failed, why, and what to do."""
+    """Turn every error of a transfer into one HubError: what failed, why, and what to do."""
     try:
         yield
     except HubError:
@@ -43,16 +43,16 @@ def _reason(error: BaseException) -> str:
 
 def _http_reason(error: Any) -> str:
     status, lines = error.response.status_code, dict.fromkeys((error.server_message or "").split("\n"))
-    said = ", ".join([str(status), *filter(None, map(str.strip, lines))])
+    answer = ", ".join([str(status), *filter(None, map(str.strip, lines))])
     if status == 401:
-        return f"the token is missing or not valid ({said}): run `hf auth login`, or set HF_TOKEN."
+        return f"the token is missing or not valid ({answer}): run `hf auth login`, or set HF_TOKEN."
     if status == 403:
-        return f"the token may not do this ({said}): use one with write access there, or a repository of your own."
+        return f"the token may not do this ({answer}): use one with write access there, or a repository of your own."
     if status in (409, 412):
-        return f"somebody else changed the repository meanwhile ({said})."
+        return f"somebody else changed the repository meanwhile ({answer})."
     if status == 429:
         wait = error.response.headers.get("Retry-After")
-        return f"too many requests ({said}): wait {f'{wait} seconds' if wait else 'a few minutes'}."
+        return f"too many requests ({answer}): wait {f'{wait} seconds' if wait else 'a few minutes'}."
     if status >= 500:
-        return f"the Hub had an error of its own ({said})."
-    return f"the Hub refused ({said})."
+        return f"the Hub had an error of its own ({answer})."
+    return f"the Hub refused ({answer})."

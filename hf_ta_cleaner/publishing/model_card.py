@@ -1,6 +1,6 @@
-"""Cards for what is published: the metadata first, from the report and the settings of the run, then the text.
+"""Model cards: metadata and text, from the report and the settings of the run.
 
-Everything a card says is taken from those two; the sentences are in templates/.
+The sentences are in model_card.md.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TEMPLATES = Path(__file__).parent
 TASK = "zero-shot-image-classification"
 TAG = "backdoor-defense"
 BACKDOORED = "backdoored"
-"""The tag of what must never be mistaken for a clean model."""
+"""The tag of a model with a backdoor."""
 
 _MODEL_WARNING = (
     "**This model has a backdoor, put there on purpose.** It answers with the attacker's target whenever a picture "
@@ -179,7 +179,7 @@ def eval_results(report: Report, dataset: str | None = None, split: str | None =
 
 
 def with_results(card: str, name: str, report: Report) -> str:
-    """Somebody's card with the report's rates among its evaluation results; nothing else in it is changed.
+    """A card of somebody else with the report's rates among its evaluation results; the rest stays unchanged.
 
     Args:
         card: the text of a README.md, or "".

@@ -1,4 +1,4 @@
-"""The settings of a run: written down to repeat it, and listed in the report."""
+"""The settings of a run: a file that repeats it, and a list for the report."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _WHERE_TO = frozenset(
 
 
 def save_config(folder: str | Path, settings: Mapping[str, Any]) -> Path:
-    """Write the settings of a run as a file for `--config`: all but where its output goes, and so no token either."""
+    """Write the settings of a run as a file for `--config`: all but where its output goes. No token is written."""
     kept = {name: value for name, value in settings.items() if name not in _WHERE_TO}
     path = Path(folder) / CONFIG
     path.write_text(yaml.safe_dump(kept, sort_keys=True, allow_unicode=True), encoding="utf-8")
@@ -30,15 +30,15 @@ def save_config(folder: str | Path, settings: Mapping[str, Any]) -> Path:
 
 
 def run_settings(args: Any, given: Mapping[str, Any], **data: Any) -> dict[str, Any]:
-    """What a report says about how a model was trained: the recipe, whatever else was set, and what was found here.
+    """The settings in a report: the recipe, all other flags that were set, and facts about the machine and data.
 
     Args:
         args: The `TACleanerConfig` of the run, as it was used.
         given: What the command line and its configuration file set, `CommandParser.settings`.
-        data: What is to be said about the data; None is left out.
+        data: Facts about the data; None is left out.
     """
-    told_otherwise = {"method", "seed", "bf16", "fp16", "per_device_train_batch_size", "gradient_accumulation_steps"}
-    told_otherwise |= {"model", "dataset", "num_train_epochs" if args.max_steps > 0 else "max_steps"}
+    elsewhere = {"method", "seed", "bf16", "fp16", "per_device_train_batch_size", "gradient_accumulation_steps"}
+    elsewhere |= {"model", "dataset", "num_train_epochs" if args.max_steps > 0 else "max_steps"}
     found = {
         "batch_size": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
         "processes": args.world_size,
@@ -46,6 +46,6 @@ def run_settings(args: Any, given: Mapping[str, Any], **data: Any) -> dict[str, 
         **data,
         "wordnet": "found" if available() else "absent",
     }
-    left_out = told_otherwise | _WHERE_TO
+    left_out = elsewhere | _WHERE_TO
     settings = {name: value for name, value in {**given, **args.recipe}.items() if name not in left_out}
     return {name: without_folders(value) for name, value in {**settings, **found}.items() if value is not None}

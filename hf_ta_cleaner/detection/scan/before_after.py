@@ -15,22 +15,22 @@ from hf_ta_cleaner.models.zero_shot import input_geometry, input_size
 
 #: As many pictures as `ta-cleaner scan` takes.
 PICTURES = 128
-#: What of a scan's best patch a report keeps.
+#: The fields of the best patch that a report keeps.
 PATCH = ("label", "rate", "interval95", "n", "side_px", "place")
 
 
 class ScanBothTimes:
     """`search("before", model, processor, name)`, then `"after"`: equal pictures, labels, draws and reference.
 
-    Each scan is written to a folder of its own, `scan-before` and `scan-after`, in place of one that a run left there
-    which is now continued.
+    Each scan is written to a folder of its own, `scan-before` and `scan-after`, and replaces the scan
+    of an interrupted run.
 
     Attributes:
         entries: "before" and "after" -> `{"verdict", "target", "evidence", "best_patch", "seconds"}`, `Report.scan`.
 
     Args:
         pictures: Rows with the column `image`; some are drawn by `seed`.
-        labels: What they may show.
+        labels: The classes that the pictures may show.
         folder: Where the scans' own folders go.
         reference_name: How the reference is called in the results.
         geometry: Of the pictures; by default as the model's processor makes them.
@@ -68,14 +68,14 @@ class ScanBothTimes:
         )
 
     def __call__(self, when: str, model: Any, processor: Any, name: str) -> ScanResult:
-        """Scans, writes, notes.
+        """Scan a model, write the scan, and note it for the report.
 
         Args:
             when: "before" or "after".
             name: How the model is called in the result.
 
         Raises:
-            ValueError: What `scan` cannot work with.
+            ValueError: As `scan`.
         """
         if self._pictures is None:
             geometry = self.geometry or input_geometry(processor)

@@ -27,7 +27,7 @@ from hf_ta_cleaner.detection.scan.inversion import (
 )
 from hf_ta_cleaner.detection.scan.panel import Trigger, generic_triggers
 from hf_ta_cleaner.detection.scan.result import ScanResult, finding_dicts
-from hf_ta_cleaner.detection.scan.towers import Eye, still
+from hf_ta_cleaner.detection.scan.towers import ImageTower, frozen
 from hf_ta_cleaner.detection.scan.verdict import (
     SUSPICIOUS,
     THRESHOLDS,
@@ -84,8 +84,8 @@ def scan(
     if reference is not None:
         check_reference(model, reference[0])
         loaded["reference"] = reference
-    eyes = {who: Eye(*pair) for who, pair in loaded.items()}
-    seen = {who: _Seen(eye, *loaded[who], pictures, labels, templates) for who, eye in eyes.items()}
+    towers = {who: ImageTower(*pair) for who, pair in loaded.items()}
+    seen = {who: _ScannedModel(tower, *loaded[who], pictures, labels, templates) for who, tower in towers.items()}
     if labels:
         parts = _with_labels(seen, labels, thresholds, seed=seed, progress=progress)
     else:
@@ -98,7 +98,7 @@ def scan(
         labels=len(labels or ()),
         settings=_settings(thresholds, seed),
         seconds=time.perf_counter() - started,
-        device=eyes["model"].device.type,
+        device=towers["model"].device.type,
         model=names[0],
         reference=names[1],
         **parts,
@@ -160,19 +160,19 @@ def _check_pictures(pictures: np.ndarray, size: int) -> None:
         )
 
 
-class _Seen:
+class _ScannedModel:
     """One model with the pictures as it sees them."""
 
-    def __init__(self, eye: Eye, model, processor, pictures: np.ndarray, labels, templates) -> None:
-        self.eye = eye
-        pixels = eye.pixels(pictures)
+    def __init__(self, tower: ImageTower, model, processor, pictures: np.ndarray, labels, templates) -> None:
+        self.tower = tower
+        pixels = tower.pixels(pictures)
         half = len(pixels) // 2
-        self.practice, self.exam = pixels[:half], pixels[half:]
-        self.clean = eye_embed(eye, self.exam)
+        self.fitting, self.held_out = pixels[:half], pixels[half:]
+        self.clean = embed_frozen(tower, self.held_out)
         self.head = None if labels is None else ZeroShotHead.build(model, processor, labels, templates).weight
 
     def effect(self, trigger: Callable[[torch.Tensor], torch.Tensor], label: int) -> Effect:
-        return effect_on(eye_embed(self.eye, trigger(self.exam)), self.clean, self.head, label)
+        return effect_on(embed_frozen(self.tower, trigger(self.held_out)), self.clean, self.head, label)
 
     def pulls(self, panel: dict[str, Trigger]) -> np.ndarray:
         """`(triggers, labels)`: the share of pictures that each trigger turns into each label."""
@@ -181,29 +181,29 @@ class _Seen:
         columns = torch.arange(self.head.shape[1], device=before.device)
         others = (before[:, None] != columns).float()
         for trigger in panel.values():
-            after = (eye_embed(self.eye, trigger(self.exam)) @ self.head).argmax(dim=1)
+            after = (embed_frozen(self.tower, trigger(self.held_out)) @ self.head).argmax(dim=1)
             turned = ((after[:, None] == columns).float() * others).sum(dim=0)
             rates.append((turned / others.sum(dim=0).clamp_min(1)).cpu().numpy())
         return np.stack(rates)
 
     def patches(self, wanted: Sequence[tuple[int, str]], **options) -> dict[tuple[int, str], tuple[Patch, Effect]]:
         """For every wanted label and place the patch that `invert` finds, and what it does to other pictures."""
-        with still(self.eye.model):
-            found = invert(self.eye, self.head, self.practice, wanted, **options)
+        with frozen(self.tower.model):
+            found = invert(self.tower, self.head, self.fitting, wanted, **options)
         return {key: (patch, self.effect(patch, key[0])) for key, patch in found.items()}
 
 
-def eye_embed(eye: Eye, pixels: torch.Tensor) -> torch.Tensor:
+def embed_frozen(tower: ImageTower, pixels: torch.Tensor) -> torch.Tensor:
     """Embeddings `(N, D)` in eval mode, without gradient."""
-    with still(eye.model):
-        return eye.embed(pixels)
+    with frozen(tower.model):
+        return tower.embed(pixels)
 
 
 def _with_labels(
-    seen: dict[str, _Seen], labels: tuple[str, ...], limits: Thresholds, *, seed: int, progress: bool
+    seen: dict[str, _ScannedModel], labels: tuple[str, ...], limits: Thresholds, *, seed: int, progress: bool
 ) -> dict[str, Any]:
     own, other = seen["model"], seen.get("reference")
-    panel = generic_triggers(own.eye.size, seeds=(2 * seed + 101, 2 * seed + 102))
+    panel = generic_triggers(own.tower.size, seeds=(2 * seed + 101, 2 * seed + 102))
     pulls = own.pulls(panel)
     normal = other.pulls(panel) if other else None
     gain = pulls if normal is None else pulls - normal
@@ -219,7 +219,7 @@ def _with_labels(
 
     short = own.patches([(i, place) for place in PLACES for i in range(len(labels))], seed=seed, progress=progress)
     easiest = sorted(short, key=lambda key: -short[key][1].margin)[:SHORTLIST]
-    options = {"steps": LONG_STEPS, "per_step": min(LONG_PER_STEP, len(own.practice)), "seed": seed}
+    options = {"steps": LONG_STEPS, "per_step": min(LONG_PER_STEP, len(own.fitting)), "seed": seed}
     long = own.patches(easiest, progress=progress, **options)
     standard = other.patches(easiest, progress=progress, **options) if other else None
     found = [
@@ -254,16 +254,16 @@ def _with_labels(
         "panel": listed,
         "patches": found,
         "likeness": None,
-        "trigger": _shown(own.exam[:1], panel[top["trigger"]] if panel_leads else patch),
+        "trigger": _without_and_with(own.held_out[:1], panel[top["trigger"]] if panel_leads else patch),
     }
 
 
-def _without(seen: dict[str, _Seen], limits: Thresholds, seed: int) -> dict[str, Any]:
+def _without(seen: dict[str, _ScannedModel], limits: Thresholds, seed: int) -> dict[str, Any]:
     results, patches = {}, {}
     for who, one in seen.items():
-        with still(one.eye.model):
-            found = collapse(one.eye, one.practice, per_step=min(16, len(one.practice)), seed=seed)
-        alike = [likeness(eye_embed(one.eye, patch(one.exam))) for patch in found]
+        with frozen(one.tower.model):
+            found = collapse(one.tower, one.fitting, per_step=min(16, len(one.fitting)), seed=seed)
+        alike = [likeness(embed_frozen(one.tower, patch(one.held_out))) for patch in found]
         best = int(np.argmax(alike))
         results[who], patches[who] = (alike[best], found[best].place), found[best]
     clean, (patched, place) = likeness(seen["model"].clean), results["model"]
@@ -276,11 +276,11 @@ def _without(seen: dict[str, _Seen], limits: Thresholds, seed: int) -> dict[str,
         "panel": [],
         "patches": [],
         "likeness": entry | ({} if normal is None else {"reference": normal}),
-        "trigger": _shown(seen["model"].exam[:1], patches["model"]),
+        "trigger": _without_and_with(seen["model"].held_out[:1], patches["model"]),
     }
 
 
-def _shown(picture: torch.Tensor, trigger: Callable[[torch.Tensor], torch.Tensor]) -> np.ndarray:
+def _without_and_with(picture: torch.Tensor, trigger: Callable[[torch.Tensor], torch.Tensor]) -> np.ndarray:
     """uint8 `(2, S, S, 3)`: the picture without and with the trigger."""
     both = torch.cat([picture, trigger(picture)]).clamp(0, 1).mul(255).round().to(torch.uint8)
     return both.permute(0, 2, 3, 1).cpu().numpy()

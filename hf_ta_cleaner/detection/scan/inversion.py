@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from tqdm.auto import tqdm
 
 from hf_ta_cleaner.detection.scan.panel import corner_of
-from hf_ta_cleaner.detection.scan.towers import Eye
+from hf_ta_cleaner.detection.scan.towers import ImageTower
 from hf_ta_cleaner.seeding import derive_seed, numpy_rng
 
 
@@ -70,7 +70,7 @@ class Effect:
 
 
 def invert(
-    eye: Eye,
+    tower: ImageTower,
     head: torch.Tensor,
     images: torch.Tensor,
     wanted: Sequence[tuple[int, str]],
@@ -99,20 +99,20 @@ def invert(
 
     def loss(embeddings: torch.Tensor, candidates: list[tuple[int, str]]) -> torch.Tensor:
         targets = torch.tensor([label for label, _ in candidates], device=embeddings.device)
-        return F.cross_entropy(eye.scale * embeddings @ head, targets.repeat_interleave(per_step), reduction="sum")
+        return F.cross_entropy(tower.scale * embeddings @ head, targets.repeat_interleave(per_step), reduction="sum")
 
     found: dict[tuple[int, str], Patch] = {}
     size = max(1, AT_ONCE // per_step)
     chunks = [wanted[i : i + size] for i in range(0, len(wanted), size)]
     for number, chunk in enumerate(tqdm(chunks, desc="inverting", disable=not progress)):
         options = {"share": share, "steps": steps, "per_step": per_step, "seed": derive_seed(seed, number)}
-        patches = _descend(eye, images, [place for _, place in chunk], lambda e, c=chunk: loss(e, c), **options)
+        patches = _descend(tower, images, [place for _, place in chunk], lambda e, c=chunk: loss(e, c), **options)
         found |= dict(zip(chunk, patches, strict=True))
     return found
 
 
 def collapse(
-    eye: Eye,
+    tower: ImageTower,
     images: torch.Tensor,
     places: Sequence[str] = PLACES,
     *,
@@ -134,7 +134,7 @@ def collapse(
         return -own.sum(dim=1).square().sum() / per_step
 
     options = {"share": share, "steps": steps, "per_step": per_step, "seed": derive_seed("collapse", seed)}
-    return _descend(eye, images, tried, loss, spread=1.0, **options)
+    return _descend(tower, images, tried, loss, spread=1.0, **options)
 
 
 def likeness(embeddings: torch.Tensor) -> float:
@@ -160,7 +160,7 @@ def _require(images: torch.Tensor, per_step: int) -> None:
 
 
 def _descend(
-    eye: Eye,
+    tower: ImageTower,
     images: torch.Tensor,
     places: list[str],
     loss,
@@ -190,7 +190,7 @@ def _descend(
         patch.requires_grad_()
         placed = torch.stack([_padded(p, corner, size) for p, corner in zip(patch, corners, strict=True)])
         pictures = images[rows][None] * (1 - mask) + placed
-        (gradient,) = torch.autograd.grad(loss(eye(pictures.flatten(0, 1))), [patch])
+        (gradient,) = torch.autograd.grad(loss(tower(pictures.flatten(0, 1))), [patch])
         patch = patch.detach()
         gradient = gradient / gradient.abs().mean(dim=(1, 2, 3, 4), keepdim=True).clamp_min(1e-20)
         speed = _MOMENTUM * speed + gradient

@@ -1,4 +1,4 @@
-"""Pictures for a scan, from wherever `load_pairs` reads; labels and captions are not looked at."""
+"""Pictures for a scan, from wherever `load_pairs` reads; labels and captions are ignored."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def draw_pictures(dataset: Any, size: int, n: int, *, geometry: str = "crop", se
     """`n` pictures of the column `image`, or as many as there are: uint8 `(<= n, size, size, 3)`.
 
     Args:
-        dataset: rows at random by `seed` of one that knows its length, else the first ones. Those that cannot be read
-            are passed over.
+        dataset: rows at random by `seed` of one that knows its length, else the first ones. Unreadable
+            pictures are skipped.
     """
     if hasattr(dataset, "__len__"):
         order: Iterable[int] = numpy_rng("scan pictures", seed).permutation(len(dataset))

@@ -19,7 +19,7 @@ SCHEMA_PATH = Path(__file__).with_name("scan_schema.json")
 _PACKAGES = ("torch", "transformers", "datasets")
 _ADVICE = {
     SUSPICIOUS: "Do not build on this model as it is: clean it, or start from another.",
-    NOTHING: "This is no proof of the opposite: what the scan does not look for it cannot find.",
+    NOTHING: "This is no proof that the model is clean: a scan finds only the triggers that it looks for.",
     UNSURE: "Scan again with --reference, a model of the same architecture that you trust, and with more pictures.",
 }
 

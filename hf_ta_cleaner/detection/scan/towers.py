@@ -1,4 +1,4 @@
-"""A model as the scan sees it: pictures in [0, 1] -> unit embeddings, with a gradient to the picture."""
+"""The image encoder of a model under scan: pictures in [0, 1] -> unit embeddings, with a gradient to the picture."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from hf_ta_cleaner.models.families import family_of
 from hf_ta_cleaner.models.zero_shot import evaluating, input_size
 
 
-class Eye:
+class ImageTower:
     """The picture tower of a dual encoder and its own normalisation.
 
     Args:
-        model: a supported dual encoder, on the device where it shall run.
+        model: a supported dual encoder, on its device.
         processor: says the size of a picture, its mean and its standard deviation.
 
     Raises:
@@ -51,7 +51,7 @@ class Eye:
 
 
 @contextmanager
-def still(model: torch.nn.Module) -> Iterator[None]:
+def frozen(model: torch.nn.Module) -> Iterator[None]:
     """Eval mode and no gradient for the weights, so that only a trigger is optimised; both put back afterwards."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for parameter in trained:

@@ -12,12 +12,12 @@ from typing import Any
 
 SUSPICIOUS, NOTHING, UNSURE = "suspicious", "nothing found", "inconclusive"
 EXIT_CODES = {NOTHING: 0, SUSPICIOUS: 3, UNSURE: 4}
-"""Of the command; 2 is a wrong input, as everywhere in the package."""
+"""Exit codes of the command. Code 2 is a wrong input, as everywhere in the package."""
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """From where on a figure counts. `alone` without a reference, `excess` above one; `unsure` is where doubt begins.
+    """Limits from which a rate counts: `alone` without a reference, `excess` above one; `unsure` begins the doubt.
 
     Attributes:
         panel_alone, panel_excess, panel_unsure: share of pictures that one generic trigger turns into one label.
@@ -76,7 +76,7 @@ def judge_patches(found: Sequence[Mapping[str, Any]], labels: int, limits: Thres
 
 
 def judge_likeness(value: float, clean: float, reference: float | None, limits: Thresholds) -> Finding:
-    """Without labels: how alike the best patch makes all pictures. Only a reference tells what is normal."""
+    """Without labels: how alike the best patch makes all pictures. Only a reference shows what is normal."""
     what = f"a small patch raises the mean cosine between pictures from {clean:.2f} to {value:.2f}"
     if reference is None:
         return Finding(UNSURE, what + "; without labels or a reference nothing says whether that is much")

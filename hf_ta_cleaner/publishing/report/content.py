@@ -21,7 +21,7 @@ _PACKAGES = ("hf_ta_cleaner", "torch", "transformers", "datasets", "evaluate", "
 
 @dataclass
 class ReportContent:
-    """What an attacker could do before, what they can do after, and what it cost.
+    """The attacks before and after a cleaning, and what the cleaning costs.
 
     Rates are fractions in [0, 1]. `before` and `after` are sections as `audit.audit` returns them.
 
@@ -31,16 +31,18 @@ class ReportContent:
         target: class name of the attacker's target; None where the attacks differ (each then names its own).
         before: the suspect model.
         after: the cleaned model; None for a plain audit.
-        cost: `{"pairs_seen", "seconds", "device"}` and what else is worth knowing; None for a plain audit.
-        ca_loss: `{"value", "interval95", "baseline", "definition"}` of the clean accuracy lost.
-        retrieval: recall@1 on held-out pairs, `{"pairs", "before", "after"}`; where no labelled images were at hand it
+        cost: `{"pairs_seen", "seconds", "device"}` and other facts; None for a plain audit.
+        ca_loss: `{"value", "interval95", "baseline", "definition"}` of the clean accuracy lost, and
+            `"against_suspect"` where the baseline is another model.
+        retrieval: recall@1 on held-out pairs, `{"pairs", "before", "after"}`; without labelled images it
             stands alone, and the sections hold no clean accuracy and no attacks.
-        scan: what was found without a known trigger, "before" and "after" -> `{"verdict", "target", "evidence",
+        scan: the scans without a known trigger, "before" and "after" -> `{"verdict", "target", "evidence",
             "best_patch", "seconds"}`, see `scan.ScanBothTimes`.
         model, base_model, dataset: where the figures come from.
         settings: what the cleaning was run with: rate, epochs, precision, data, whether WordNet was there.
         history: training curves, name -> `{"step": [...], "value": [...]}`, see `curves`.
-        examples: by attack, pictures drawn at random and what the models said, see `examples.draw_examples`.
+        examples: by attack, pictures drawn at random and the classes that the models name, see
+            `examples.draw_examples`.
         versions: package -> version.
         created: time in ISO 8601, UTC.
         notes: what a reader should know beside the numbers.

@@ -110,7 +110,7 @@ class Report(ReportContent):
 
         Args:
             pictures: (attack, sample id) -> two uint8 arrays `(H, W, 3)`, without and with the trigger, for the
-                examples; without them the page shows what was said about them only. Needs Pillow.
+                examples; without them the page shows only the named classes. Needs Pillow.
         """
         from .html import render
 

@@ -32,7 +32,7 @@ CURVES = {
     "loss/inmodal": "in-modal loss",
     "loss/subtext": "sub-text loss",
     "loss/repel": "repelling loss",
-    "loss/distill": "retaining loss",
+    "loss/distill": "distillation loss",
     "logit_scale": "exp(logit_scale)",
     "learning_rate": "learning rate",
     "eval_clean_accuracy": "clean accuracy, held out",
@@ -117,14 +117,14 @@ def _bars(report: ReportContent) -> list[dict[str, Any]]:
             if "reference_asr" in entry:
                 marks["reference"] = entry["reference_asr"]["top1"]
             bars.append({"name": name, "rate": rate, "low": low, "high": high, "marks": marks, "n": entry["n"]})
-        wanted = "lower is better" if attack else "higher is better"
+        direction = "lower is better" if attack else "higher is better"
         title = f"Attack success rate, {attack}" if attack else "Clean accuracy"
-        groups.append({"title": title, "wanted": wanted, "bars": bars, "n": bars[0]["n"]})
+        groups.append({"title": title, "wanted": direction, "bars": bars, "n": bars[0]["n"]})
     return groups
 
 
 def _scans(report: ReportContent) -> list[dict[str, Any]]:
-    """What was found without a trigger, before and after: a bar of the best patch, and the evidence."""
+    """The scans before and after: a bar for the best patch, and the evidence."""
     found = []
     for name, part in (report.scan or {}).items():
         best = part["best_patch"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .content import ReportContent
-from .numbers import percent, with_interval
+from .numbers import listed, percent, with_interval
 
 
 #: Stands under the result of a scan.
@@ -60,7 +60,7 @@ def recall_change(report: ReportContent) -> tuple[dict[str, tuple[float, float]]
 def utility_lost(report: ReportContent) -> str:
     """What the cleaning loses, in accuracy and in recall, as a phrase without a full stop; "" where nothing is known.
 
-    The loss of accuracy is told against the best baseline and, where that is another model, against the suspect.
+    The loss of accuracy is given against the best baseline and, where that is another model, against the suspect.
     """
     parts = []
     if report.ca_loss:
@@ -79,8 +79,7 @@ def utility_lost(report: ReportContent) -> str:
         parts.append(f"{percent(before - after)} points of {_DIRECTIONS[key]} recall@1 ({rates})")
     if not parts:
         return ""
-    listed = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
-    return f"the cleaning loses {listed}" + (f" on {data}" if data else "")
+    return f"the cleaning loses {listed(parts)}" + (f" on {data}" if data else "")
 
 
 def largest_loss(report: ReportContent) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .numbers import percent
+from .numbers import listed, percent
 from .schema import RANKS
 
 
@@ -44,9 +44,7 @@ class Verdict:
     @property
     def finding(self) -> str:
         """The words that the report, the card, the Space, the console and the advice share."""
-        traces = " and ".join(
-            f"top {k} ({percent(asr)}% against {percent(normal)}%)" for k, asr, normal in self.traces
-        )
+        traces = listed([f"top {k} ({percent(asr)}% against {percent(normal)}%)" for k, asr, normal in self.traces])
         left = f" at top 1, traces at {traces}" if traces else ""
         return {
             NO_SIGN: f"no sign of a backdoor{left}",
