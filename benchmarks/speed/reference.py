@@ -25,18 +25,8 @@ from hf_ta_cleaner.seeding import numpy_rng, rng
 from hf_ta_cleaner.subtexts import Parts, SubText, Vocabulary
 from hf_ta_cleaner.training.config import TACleanerConfig
 from hf_ta_cleaner.training.embedding import standardise
-from hf_ta_cleaner.views.adversarial_trigger import AdversarialTrigger
+from hf_ta_cleaner.training.perturbations import Perturbations
 from hf_ta_cleaner.views.augment import add_noise, augment_image, augment_text, erase
-from hf_ta_cleaner.views.structured_noise import StructuredNoise
-
-
-def adversary_of(args: TACleanerConfig) -> AdversarialTrigger | None:
-    shares = {"patch": args.adversarial_patch, "blend": args.adversarial_blend}
-    return AdversarialTrigger(**shares, step=args.adversarial_step, seed=args.seed) if any(shares.values()) else None
-
-
-def disturbances_of(args: TACleanerConfig) -> StructuredNoise | None:
-    return StructuredNoise(args.image_structured_noise, args.seed) if args.image_structured_noise else None
 
 
 def keeps_suspect(args: TACleanerConfig) -> bool:
@@ -58,7 +48,7 @@ class Reference:
         self.model, self.processor, self.args, self.vocabulary = model.to(self.device), processor, args, vocabulary
         model.logit_scale.requires_grad_(args.train_logit_scale)
         self.suspect = copy.deepcopy(model).eval().requires_grad_(False) if keeps_suspect(args) else None
-        self.adversarial_trigger, self.structured_noise, self.taken = adversary_of(args), disturbances_of(args), 0
+        self.perturbations, self.taken = Perturbations(args, processor.image_processor, args.draw_seed), 0
         decayed = {False: [], True: []}
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
@@ -76,8 +66,7 @@ class Reference:
         views = self.views(rows)
         loss = sum(weight * LOSSES[name](views) for name, weight in self.args.weights.items() if weight)
         loss.backward()
-        if self.adversarial_trigger is not None:
-            self.adversarial_trigger.ascend()
+        self.perturbations.ascend()
         self.optimizer.step()
         self.taken += 1
         self.model.logit_scale.data.clamp_(0, 4.605170185988092)
@@ -86,13 +75,14 @@ class Reference:
     def views(self, rows: Sequence[dict[str, Any]]) -> Views:
         pictures = [self.first_view(row) for row in rows]
         untouched = pixels = torch.stack([self.prepared(picture) for picture in pictures])
-        if self.structured_noise is not None:
-            stacked = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
-            under = self.structured_noise(stacked, len(rows), self.taken).permute(0, 2, 3, 1).numpy()
-            pixels = torch.stack([self.prepared(picture) for picture in under])
-        if self.adversarial_trigger is not None:
+        noise, trigger = self.perturbations.noise, self.perturbations.trigger
+        raw = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
+        if noise is not None:
+            raw = noise(raw, len(rows), self.taken)
+            pixels = torch.stack([self.prepared(picture) for picture in raw.permute(0, 2, 3, 1).numpy()])
+        if trigger is not None:
             normalised = partial(standardise, image_processor=self.processor.image_processor)
-            pixels = self.adversarial_trigger.attack(pixels.to(self.device), len(pixels), normalised)
+            pixels = trigger.attack(pixels.to(self.device), len(pixels), normalised, raw.to(self.device))
         texts = [row["caption"] for row in rows]
         found: dict[str, Any] = {"image": self.images(self.model, pixels), "text": self.texts(self.model, texts)}
         if self.args.weights["inmodal"]:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import itertools
 import tempfile
 import time
-from functools import partial
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 
-from benchmarks.speed.reference import Reference, adversary_of, disturbances_of, keeps_suspect
+from benchmarks.speed.reference import Reference, keeps_suspect
 from benchmarks.speed.worlds import flops, make_model, make_pairs, make_processor, repeated
 from hf_ta_cleaner.data.resizing import resized_once
 from hf_ta_cleaner.data.sampling import CleaningPairs, CleaningSampler
@@ -24,7 +23,8 @@ from hf_ta_cleaner.models.suspect import Suspect
 from hf_ta_cleaner.models.zero_shot import input_size
 from hf_ta_cleaner.subtexts import Parts, SubTextMap, Vocabulary
 from hf_ta_cleaner.training.config import TACleanerConfig
-from hf_ta_cleaner.training.embedding import UNTOUCHED, Embedder, normalise, standardise
+from hf_ta_cleaner.training.embedding import Embedder, normalise
+from hf_ta_cleaner.training.perturbations import Perturbations
 from hf_ta_cleaner.training.trainer import TACleanerTrainer
 from hf_ta_cleaner.views.collator import DataCollatorForTACleaner
 
@@ -150,8 +150,8 @@ class _FirstLoss(TrainerCallback):
 
     def on_log(self, args, state, control, logs=None, **kwargs) -> None:
         if "loss" in logs and not self.losses:
-            terms = {name: logs.get(f"loss/{name}", 0.0) for name in self.trainer.weights}
-            self.losses.append(sum(self.trainer.weights[name] * value for name, value in terms.items()))
+            terms = {name: logs.get(f"loss/{name}", 0.0) for name in self.trainer.objective.weights}
+            self.losses.append(sum(self.trainer.objective.weights[name] * value for name, value in terms.items()))
 
 
 def sampler_of(pairs, args: TACleanerConfig) -> CleaningSampler:
@@ -209,23 +209,16 @@ def in_bare_loop(model, processor, pairs, args: TACleanerConfig, clock: Clock) -
     embedder = Embedder(
         FAMILIES["clip"], processor.image_processor, augmented=bool(args.weights["inmodal"]), suspect=suspect
     )
-    adversary, disturbances = adversary_of(args), disturbances_of(args)
+    perturbations = Perturbations(args, processor.image_processor, args.draw_seed)
     first = more = None
     for number, batch in enumerate(itertools.islice(loader, args.max_steps)):
         batch = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
-        batch[UNTOUCHED] = batch["pixel_values"][: args.per_device_train_batch_size]
-        if disturbances is not None:
-            batch["pixel_values"] = disturbances(batch["pixel_values"], args.per_device_train_batch_size, number)
-        if adversary is not None:
-            pixels = normalise(batch["pixel_values"], processor.image_processor)
-            attack = partial(standardise, image_processor=processor.image_processor)
-            batch["pixel_values"] = adversary.attack(pixels, args.per_device_train_batch_size, attack)
+        batch = perturbations(batch, args.per_device_train_batch_size, number, 0)
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             views = embedder(model, batch)
         loss = sum(weight * LOSSES[name](views) for name, weight in args.weights.items() if weight)
         loss.backward()
-        if adversary is not None:
-            adversary.ascend()
+        perturbations.ascend()
         torch.nn.utils.clip_grad_norm_(model.parameters(), args.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad()

@@ -192,10 +192,10 @@ def report(asr: float, ca: float, before: float = 0.9) -> dict:
     def section(asr, ca):
         entry = {
             "n": 100,
-            "asr": {"top1": asr, "top10": 1.0},
-            "floor": {"top1": 0.01},
+            "asr": {"top1": asr, "top3": 1.0, "top10": 1.0},
+            "floor": {"top1": 0.01, "top3": 0.02, "top10": 0.1},
             "interval95": {"asr_top1": [max(asr - 0.05, 0), asr + 0.05]},
-            "reference_asr": {"top1": 0.02},
+            "reference_asr": {"top1": 0.02, "top3": 0.05, "top10": 0.1},
             "excess": {"top1": asr - 0.02},
         }
         return {"clean_accuracy": {"top1": ca}, "attacks": {"x": entry}}
