@@ -20,6 +20,9 @@ from transformers import HfArgumentParser, TrainingArguments
 
 logger = logging.getLogger(__name__)
 
+#: Earlier names of settings -> their names now. Accepted for one release in flags, in YAML and in `run.json`.
+RENAMED_SETTINGS = {"retain_weight": "distill_weight", "image_disturb": "image_structured_noise"}
+
 
 class ConfigError(ValueError):
     """A configuration file that cannot be used."""
@@ -70,7 +73,7 @@ class CommandParser(HfArgumentParser):
 
     def parse(self, argv: Sequence[str] | None = None) -> tuple[Any, ...]:
         """Parses `argv` (default: the process's own) into one object per dataclass. Ends the program on bad input."""
-        argv = list(sys.argv[1:] if argv is None else argv)
+        argv = [self._renamed_flag(word) for word in (sys.argv[1:] if argv is None else argv)]
         known, _ = _config_parser().parse_known_args(argv)
         try:
             if known.config is not None:
@@ -93,6 +96,30 @@ class CommandParser(HfArgumentParser):
             message += f"; did you mean {', '.join(meant)}?" if meant else "; --help lists what there is"
         super().error(message)
 
+    def _renamed_flag(self, word: str) -> str:
+        """The word of a command line, with an earlier name of a flag replaced by the name now."""
+        flag, equals, value = word.partition("=")
+        name = self._current_name(flag[2:]) if flag.startswith("--") else None
+        return f"--{name}{equals}{value}" if name else word
+
+    def _current_name(self, name: str) -> str | None:
+        """The name now of a setting that is given by an earlier name, with a warning; None for any other name."""
+        current = RENAMED_SETTINGS.get(name)
+        if current is None or not any(action.dest == current for action in self._actions):
+            return None
+        logger.warning("%s is deprecated and goes away in the next release; use %s", name, current)
+        return current
+
+    def _rename(self, values: dict[Any, Any], path: Path) -> dict[Any, Any]:
+        """The settings of a file under their names now."""
+        renamed: dict[Any, Any] = {}
+        for name, value in values.items():
+            current = self._current_name(name) or name
+            if current in renamed:
+                raise ConfigError(f"--config {path}: {current} is given twice, once by an earlier name; keep one")
+            renamed[current] = value
+        return renamed
+
     def _apply(self, path: Path) -> None:
         """Makes the file's values the defaults."""
         try:
@@ -101,6 +128,7 @@ class CommandParser(HfArgumentParser):
             raise ConfigError(f"--config {path} cannot be read: {' '.join(str(error).split())}") from error
         if not isinstance(values, dict):
             raise ConfigError(f"--config {path} must map flags to values, got {type(values).__name__}")
+        values = self._rename(values, path)
         actions = {action.dest: action for action in reversed(self._actions) if action.dest not in _OWN}
         if unknown := sorted(set(values) - set(actions), key=str):
             raise ConfigError(f"--config {path}: unknown keys {', '.join(map(str, unknown))}; --help-all lists all")

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from transformers import TrainerCallback, TrainerState
@@ -34,20 +35,27 @@ class RunLog(TrainerCallback):
         settings: The settings that differ from their defaults, as plain values.
         resume: Whether this continues the run in `folder`.
         write: Whether this process writes; one does.
+        renamed: Earlier names of settings -> their names now, for a run that an earlier version began.
 
     Raises:
         ValueError: A continued run began with other settings; both values are named.
     """
 
     def __init__(
-        self, folder: str | Path, settings: Mapping[str, Any], *, resume: bool = False, write: bool = True
+        self,
+        folder: str | Path,
+        settings: Mapping[str, Any],
+        *,
+        resume: bool = False,
+        write: bool = True,
+        renamed: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._file, self._write = Path(folder) / RUN, write
         self._settings = {name: value for name, value in settings.items() if name not in _FREE}
         self._earlier, self._started = 0.0, time.perf_counter()
         if resume and self._file.is_file():
             begun = json.loads(self._file.read_text(encoding="utf-8"))
-            self._compare(begun["settings"])
+            self._compare({renamed.get(name, name): value for name, value in begun["settings"].items()})
             self._earlier = begun["seconds"]
 
     def _compare(self, begun: Mapping[str, Any]) -> None:
