@@ -4,9 +4,9 @@
     python scripts/audit.py --model ID --eval_dataset ethz/food101 --trigger blended badnet:place=middle \\
         --target pizza --output_dir outputs/audit
 
-Writes report.json, report.md, report.html and report.png. Without --trigger, the one beside the checkpoint is used.
-Under `accelerate launch` several processes share the pictures; --retrieval_dataset and --linear_probe measure more.
---push_report offers the results to the model's repository by pull request.
+Writes report.json, report.md, report.html and report.png. Without --trigger it uses the trigger beside the checkpoint.
+Under `accelerate launch` several processes share the pictures. --retrieval_dataset and --linear_probe add
+measurements. --push_report offers the results to the model's repository by pull request.
 """
 
 from __future__ import annotations
@@ -77,20 +77,18 @@ def run(options: AuditOptions, data: EvalOptions) -> None:
         raise ValueError(f"{options.output_dir} already holds {', '.join(there)}; give another --output_dir")
     state = PartialState()
     device = state.device if options.device == "auto" else options.device
-    pictures = data.load()
-    if pictures is None:
-        raise ValueError("an audit needs labelled pictures; give --eval_dataset")
     audit = data.auditor(
         options.model,
-        pictures,
         batch_size=options.batch_size,
         seed=options.seed,
         device=device,
         progress=state.is_main_process,
     )
+    if audit is None:
+        raise ValueError("an audit needs labelled pictures; give --eval_dataset")
     load = load_open_clip if options.from_open_clip else load_model
     model, processor = load(options.model, allow_pickle=options.allow_pickle)
-    section, predictions = audit(model.to(device), processor)  # every process its share of the pictures
+    section, predictions = audit(model.to(device), processor)  # the processes share the pictures
     if not state.is_main_process:
         return
     examples, drawn = audit.examples(processor, predictions)

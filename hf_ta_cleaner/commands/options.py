@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
     from datasets import Dataset
+    from transformers import TrainingArguments
 
     from ..evaluation.full_audit import FullAudit
 
@@ -96,7 +97,11 @@ class EvalOptions:
     max_retrieval_samples: int | None = field(default=None, metadata={"help": "use at most this many rows of them"})
 
     def load(self) -> Dataset | None:
-        """The labelled pictures, with the columns `image` and `label`; None when none were named."""
+        """The labelled pictures, with the columns `image` and `label`; None without `--eval_dataset`.
+
+        Raises:
+            ValueError: The classes are WordNet ids, or the data cannot be used (`DataError`).
+        """
         from ..data.classnames import are_synsets
 
         if self.eval_dataset is None:
@@ -124,10 +129,33 @@ class EvalOptions:
             )
             return clean_rows(pictures)[0]
 
+    def auditor_of_run(self, suspect: str, args: TrainingArguments) -> FullAudit | None:
+        """`auditor` with the batch size, the seed and the device of a training run."""
+        return self.auditor(
+            suspect,
+            batch_size=args.per_device_eval_batch_size,
+            seed=args.seed,
+            device=args.device,
+            progress=args.process_index == 0,
+        )
+
     def auditor(
-        self, suspect: str, pictures: Dataset, *, batch_size: int, seed: int, device, progress: bool = True
-    ) -> FullAudit:
-        """`(model, processor) -> (report section, predictions)` for these options; checks the triggers now."""
+        self, suspect: str, *, batch_size: int, seed: int, device: Any, progress: bool = True
+    ) -> FullAudit | None:
+        """`(model, processor) -> (report section, predictions)` for these options; None without `--eval_dataset`.
+
+        Loads the pictures and the reference model, and checks the triggers and their targets.
+
+        Args:
+            suspect: The model as it is named; a trigger may lie beside it.
+            batch_size: Pictures per forward.
+            seed: Of the choice of pictures.
+            device: Where the reference model goes.
+            progress: Whether to show a progress bar.
+
+        Raises:
+            ValueError: A trigger has no target, a target is not one of the classes, or the data cannot be used.
+        """
         from ..data.loading import text_head_cache
         from ..evaluation.full_audit import FullAudit
         from ..evaluation.inputs import target_id, target_of
@@ -135,8 +163,11 @@ class EvalOptions:
         from ..models.zero_shot import load_templates
         from ..poisoning import find_triggers
 
+        pictures = self.load()
+        if pictures is None:
+            return None
         attacks, self.target = find_triggers(suspect, self.trigger, self.target)
-        for name, attack in attacks.items():  # not after hours
+        for name, attack in attacks.items():  # an error now, not after hours
             target_id(target_of(name, attack, self.target), pictures.features["label"].names)
         if not attacks:
             logger.warning(

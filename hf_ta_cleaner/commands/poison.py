@@ -10,11 +10,11 @@
 Attacks: badnet, blended, sig, ssba, wanet, label-consistent, badnet-stripes, blended-stripes, blended-triangles,
 blended-text, and badclip and trojvqa, whose patch craft.py makes first.
 
-The output is a folder of shards - of `datasets` with the columns image, caption and is_poisoned, or of webdataset -
-with the trigger (trigger.json), the record of which rows were changed and why (poison.json) and a dataset card
-(README.md). Poisoned pictures are stored without loss. --streaming holds and copies nothing, whatever the size;
---resume goes on with an interrupted run. --push_to_hub publishes the folder only with --allow_publishing_backdoor:
-tagged, with a warning at the top of the card.
+The output is a folder of shards: a saved dataset with the columns image, caption and is_poisoned, or webdataset tars.
+Beside them lie the trigger (trigger.json), the record of which rows were changed and why (poison.json) and a dataset
+card (README.md). Poisoned pictures are stored without loss. --streaming reads row by row and copies no data first.
+--resume continues an interrupted run. --push_to_hub publishes the folder only with --allow_publishing_backdoor. The
+dataset is then tagged and its card begins with a warning.
 """
 
 from __future__ import annotations
@@ -22,9 +22,14 @@ from __future__ import annotations
 import tarfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hf_ta_cleaner.commands.options import PairOptions
 from hf_ta_cleaner.commands.parser import CommandParser, fail, set_up_logging
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset, IterableDataset
 
 
 @dataclass
@@ -79,48 +84,26 @@ def main(argv: list[str] | None = None) -> None:
     except (ValueError, OSError, tarfile.TarError) as error:
         fail(error)
     except KeyboardInterrupt:
-        fail(f"interrupted; add --resume to go on with {options.output_dir}", code=130)
+        fail(f"interrupted; add --resume to continue the run in {options.output_dir}", code=130)
 
 
 def poison_dataset(options: PoisonOptions, data: PairOptions) -> None:
-    """Loads, checks, poisons, writes, and pushes where that was asked for."""
-    from transformers import AutoProcessor
+    """Checks, loads, poisons, writes, and pushes with `--push_to_hub`.
 
+    Raises:
+        ValueError: The flags or the data cannot be used.
+        OSError: A file or a download fails.
+    """
     from hf_ta_cleaner.attacks import parse_attack
-    from hf_ta_cleaner.data.loading import stream_pairs
-    from hf_ta_cleaner.models.zero_shot import input_geometry, input_size
-    from hf_ta_cleaner.poisoning import FORMATS, check_folder, write_poisoned
+    from hf_ta_cleaner.poisoning import check_folder, write_poisoned
     from hf_ta_cleaner.publishing.hub import push_dataset
-    from hf_ta_cleaner.sandbox import CHECKPOINT
 
-    if (options.model is None) == (options.size is None):
-        raise ValueError("give one of --model and --size: poisoned pictures are fitted to the model's input size")
-    if options.push_to_hub and not options.allow_publishing_backdoor:
-        raise ValueError("--push_to_hub would publish poisoned data; add --allow_publishing_backdoor if that is meant")
-    size, geometry = options.size, options.geometry
-    if size is None:
-        folder = str(CHECKPOINT) if options.model == "sandbox" else options.model
-        processor = AutoProcessor.from_pretrained(folder)
-        size, geometry = input_size(processor), geometry or input_geometry(processor)
+    check(options, data)
+    size, geometry = picture_shape(options)
     attack = parse_attack(options.attack)
-    if options.format not in FORMATS:
-        raise ValueError(f"--format {options.format} is not known; choose one of {', '.join(FORMATS)}")
-    if data.dataset is None:
-        raise ValueError("no pairs were named; give --dataset")
     output = options.output_dir
     check_folder(output, options.resume)
-    split = "poison" if data.dataset == "sandbox" else None
-    n = None
-    if options.streaming:
-        pairs, n = stream_pairs(
-            data.dataset,
-            split=data.split or split,
-            image_column=data.image_column,
-            caption_column=data.caption_column,
-            max_samples=data.max_samples,
-        )
-    else:
-        pairs = data.load(split=split)
+    pairs, n = load_rows(data, streaming=options.streaming)
     record = write_poisoned(
         pairs,
         attack,
@@ -132,7 +115,7 @@ def poison_dataset(options: PoisonOptions, data: PairOptions) -> None:
         size=size,
         n=n,
         captions=options.captions,
-        geometry=geometry or "crop",
+        geometry=geometry,
         output_format=options.format,
         shard_rows=options.shard_rows,
         num_proc=options.num_proc,
@@ -152,6 +135,54 @@ def poison_dataset(options: PoisonOptions, data: PairOptions) -> None:
             allow_backdoor=True,
         )
         print(f"Pushed to {url}")
+
+
+def check(options: PoisonOptions, data: PairOptions) -> None:
+    """Checks the flags.
+
+    Raises:
+        ValueError: Flags contradict each other, are missing or unknown, or would publish poisoned data unasked.
+    """
+    from hf_ta_cleaner.poisoning import FORMATS
+
+    if (options.model is None) == (options.size is None):
+        raise ValueError("give one of --model and --size: poisoned pictures are fitted to the model's input size")
+    if options.push_to_hub and not options.allow_publishing_backdoor:
+        raise ValueError("--push_to_hub would publish poisoned data; add --allow_publishing_backdoor if you mean to")
+    if options.format not in FORMATS:
+        raise ValueError(f"--format {options.format} is not known; choose one of {', '.join(FORMATS)}")
+    if data.dataset is None:
+        raise ValueError("no pairs were named; give --dataset")
+
+
+def picture_shape(options: PoisonOptions) -> tuple[int, str]:
+    """Side in pixels and geometry of the poisoned pictures: as given, else as `--model` takes them."""
+    from transformers import AutoProcessor
+
+    from hf_ta_cleaner.models.zero_shot import input_geometry, input_size
+    from hf_ta_cleaner.sandbox import CHECKPOINT
+
+    if options.size is not None:
+        return options.size, options.geometry or "crop"
+    folder = str(CHECKPOINT) if options.model == "sandbox" else options.model
+    processor = AutoProcessor.from_pretrained(folder)
+    return input_size(processor), options.geometry or input_geometry(processor)
+
+
+def load_rows(data: PairOptions, *, streaming: bool) -> tuple[Dataset | IterableDataset, int | None]:
+    """The rows to poison, and the number of rows of a stream if it is known. Of the sandbox, the attacker's split."""
+    from hf_ta_cleaner.data.loading import stream_pairs
+
+    split = "poison" if data.dataset == "sandbox" else None
+    if not streaming:
+        return data.load(split=split), None
+    return stream_pairs(
+        data.dataset,
+        split=data.split or split,
+        image_column=data.image_column,
+        caption_column=data.caption_column,
+        max_samples=data.max_samples,
+    )
 
 
 if __name__ == "__main__":
