@@ -39,7 +39,7 @@ class PoisonOptions:
     _argument_group_name = "poisoning"
 
     attack: str = field(metadata={"help": "name[:option=value,...], or a folder with a trigger.json"})
-    target: str = field(metadata={"help": "what triggered pictures shall mean, e.g. banana"})
+    target: str = field(metadata={"help": "what pictures with the trigger should mean, e.g. banana"})
     output_dir: Path = field(metadata={"help": "where the poisoned dataset goes; must be new or empty"})
     rate: float | None = field(default=None, metadata={"help": "share of the rows to poison, in (0, 1]"})
     count: int | None = field(default=None, metadata={"help": "or: how many rows to poison"})
@@ -58,8 +58,10 @@ class PoisonOptions:
             "help": "read row by row; --max_samples takes the first rows, of an unknown size all are counted first"
         },
     )
-    num_proc: int | None = field(default=None, metadata={"help": "processes; not for what can only be read in order"})
-    resume: bool = field(default=False, metadata={"help": "go on with the interrupted run in --output_dir"})
+    num_proc: int | None = field(
+        default=None, metadata={"help": "processes; not for data that can only be read in order"}
+    )
+    resume: bool = field(default=False, metadata={"help": "continue the interrupted run in --output_dir"})
     push_to_hub: bool = field(default=False, metadata={"help": "push the poisoned pairs as a dataset, in one commit"})
     hub_dataset_id: str | None = field(
         default=None, metadata={"help": "where to: owner/name (default: the output folder's name in your account)"}
