@@ -1,12 +1,11 @@
-"""Makes what the Space ships with: a backdoored and a cleaned sandbox model, and the folder to upload.
+"""Make the files of the Space: a backdoored and a cleaned sandbox model, and the folder to upload.
 
     python scripts/build_space.py                          # makes the two models, into spaces_demo/models
     python scripts/build_space.py --bundle outputs/space   # the Space and this package, ready to upload
 
 The models come from demo.py, which poisons, backdoors and cleans with the configurations in scripts/configs (a few
-minutes), and are refused when they do not show what the Space is for. The bundle needs nothing that is on no package
-index: hf_ta_cleaner lies in it as a folder, because a hosted Space installs requirements.txt before any other file of
-the Space is there.
+minutes). They are refused if the trigger fails on the suspect or works on the cleaned model. The bundle holds
+hf_ta_cleaner as a folder, because a hosted Space installs requirements.txt before its other files arrive.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from hf_ta_cleaner.publishing.report import Report
 ROOT = Path(__file__).resolve().parent.parent
 SPACE = ROOT / "spaces_demo"
 LIMIT_MB = 16
-# A pair that teaches something: the trigger nearly always works on the suspect and hardly ever on the cleaned model.
+# A useful pair: the trigger nearly always works on the suspect and hardly ever on the cleaned model.
 SUSPECT_ASR, CLEANED_ASR = 0.8, 0.1
 LEFT_OUT = shutil.ignore_patterns("__pycache__", ".*", "*.egg-info")
 CARD = """# Research material: a CLIP with a backdoor, and the same one cleaned
@@ -59,7 +58,7 @@ def main(argv: list[str] | None = None) -> None:
         if args.bundle:
             bundle(args.bundle)
         else:
-            # A new folder: demo.py notices another command or configuration, but no change of the code.
+            # A new folder, because demo.py notices a changed command or configuration but no changed code.
             made = args.demo_dir or Path(tempfile.mkdtemp(prefix="space-models-"))
             command = [sys.executable, str(ROOT / "scripts" / "demo.py"), "--attack", args.attack]
             subprocess.run([*command, "--output_dir", str(made)], check=True)
@@ -76,8 +75,7 @@ def install(made: Path, models: Path) -> None:
     """Copies the two models of a demo into `models`, with trigger, report and card; replaces an earlier pair.
 
     Raises:
-        ValueError: the attack did not take or the cleaning did not work, or the two are larger than 16 MB. Nothing
-            is changed then.
+        ValueError: The attack or the cleaning did not work, or the models are larger than 16 MB. Nothing is changed.
     """
     report = Report.load(made / "cleaned")
     ((attack, before),) = report.before["attacks"].items()

@@ -1,4 +1,4 @@
-"""The command of hf_ta_cleaner/commands/clean.py, to run from a checkout."""
+"""The command of hf_ta_cleaner/commands/clean/, to run from a checkout."""
 
 from hf_ta_cleaner.commands.clean import main
 

@@ -1,10 +1,10 @@
-"""The whole story in about ten minutes on two cores: backdoor the sandbox CLIP, clean it, print before and after.
+"""A demonstration in about ten minutes on two cores: backdoor the sandbox CLIP, clean it, print before and after.
 
     make demo
     python scripts/demo.py --attack badnet:patch_px=14,place=bottom-right --output_dir outputs/demo-badnet
 
-It runs the same commands a user would, and shows each. A step whose output is there is not repeated, so an interrupted
-demo continues; remove the output folder to start anew.
+It runs and shows the same commands that a user would run. A step whose output exists is not repeated, so an
+interrupted demo continues. Remove the output folder to start anew.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from hf_ta_cleaner.detection.scan import EXIT_CODES
 
 SCRIPTS = Path(os.path.relpath(Path(__file__).parent))
 CONFIGS = SCRIPTS / "configs"
-#: What a command writes last; the others write report.json.
+#: The file that a command writes last; every other command writes report.json last.
 DONE = {"poison.py": "poison.json", "scan.py": "scan.json"}
 #: A model this small uses two cores better as two processes of one thread than as one of two.
 PROCESSES = 1 if torch.accelerator.is_available() else min(2, os.cpu_count() or 1)
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def story(out: Path, attack: str) -> list[tuple]:
-    """The steps: a title and its commands, which do not need each other; a command ends with its output folder."""
+    """The steps: each is a title and independent commands. The last word of a command is its output folder."""
     proof = ["--eval_dataset", "sandbox", "--reference", "sandbox"]
     pairs = ["--dataset", "sandbox", "--max_samples", "7500", "--config", str(CONFIGS / "sandbox_clean.yaml")]
     backdoored, never_poisoned = str(out / "backdoored"), str(out / "never-poisoned-ft")
@@ -87,7 +87,7 @@ def story(out: Path, attack: str) -> list[tuple]:
              "--ca_baseline", never_poisoned, "--output_dir", str(out / "cleaned")],
         ),
         (
-            "Scan both models, as if nothing were known of a trigger",
+            "Scan both models without knowledge of the trigger",
             *(
                 ["scan.py", "--model", str(out / name), "--dataset", "sandbox", "--reference", "sandbox",
                  "--output_dir", str(out / f"scan-{name}")]
@@ -98,13 +98,13 @@ def story(out: Path, attack: str) -> list[tuple]:
 
 
 def begin(command: list[str]) -> bool:
-    """Whether the command has still to be run, as it is and with what its configuration file says now."""
+    """Whether the command must run: it has not finished with these words and these contents of its config file."""
     configs = [Path(command[i + 1]).read_text() for i, flag in enumerate(command) if flag == "--config"]
     return begin_step(Path(command[-1]), [*command, *configs], DONE.get(command[0], "report.json"))
 
 
 def run(command: list[str]) -> None:
-    """Shows the command and runs it, what is trained in as many processes as pay."""
+    """Shows the command and runs it; a training runs in `PROCESSES` processes."""
     called = [str(SCRIPTS / command[0]), *command[1:]]
     if command[0] in ("poison.py", "scan.py"):
         launcher, shown = [sys.executable], "python"
@@ -120,7 +120,7 @@ def run(command: list[str]) -> None:
 
 
 def run_side_by_side(commands: list[list[str]]) -> None:
-    """Runs commands that do not need each other at once, a core each, under one bar; what they say goes to a log."""
+    """Runs independent commands at once, one core each, under one progress bar. Their output goes to log files."""
     children, fine = {}, {}
     for command in commands:
         precision = [] if command[0] == "scan.py" else fast_precision()
@@ -139,7 +139,7 @@ def run_side_by_side(commands: list[list[str]]) -> None:
             bar.n, bar.total = (sum(column) for column in zip(*counts, strict=True))
             bar.refresh()
             failed = failed or next((log for log, child in children.items() if child.poll() not in fine[log]), None)
-            if failed:  # the others are of no use without it
+            if failed:  # the others are useless without it
                 for child in children.values():
                     child.terminate()
             time.sleep(1)
@@ -149,24 +149,24 @@ def run_side_by_side(commands: list[list[str]]) -> None:
 
 
 def accepted(command: list[str]) -> tuple[int, ...]:
-    """The exit codes that are no failure: a scan tells its verdict by them."""
+    """The exit codes that are no failure. Those of a scan are its verdicts."""
     return tuple(EXIT_CODES.values()) if command[0] == "scan.py" else (0,)
 
 
 def training_steps(log: Path) -> tuple[int, int]:
-    """How many steps of how many a command has done, by the longest bar of steps in its log."""
+    """The steps done and the steps in total of a command, from the longest progress bar in its log."""
     counts = re.findall(r"(\d+)/(\d+) \[[^]]*(?:it/s|s/it)", log.read_text(errors="replace"))
     return max(((int(done), int(total)) for done, total in counts), key=lambda c: c[::-1], default=(0, 0))
 
 
 def environment(shares: int) -> dict[str, str]:
-    """The environment of a process that gets one of so many equal shares of the cores."""
+    """The environment of a process that gets one of `shares` equal shares of the cores."""
     threads = os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // shares)))
     return {**os.environ, "OMP_NUM_THREADS": threads}
 
 
 def finish(out: Path, seconds: float) -> None:
-    """Copies the report of the cleaning, draws one picture's fate, prints the table and what the scans say."""
+    """Copies the report of the cleaning, draws overview.png, and prints the table and the results of the scans."""
     from hf_ta_cleaner.detection.scan import ScanResult, compared
     from hf_ta_cleaner.publishing.report import Report, percent
 
@@ -197,14 +197,14 @@ def finish(out: Path, seconds: float) -> None:
     )
     print(f"\n  {cleaned.verdicts()[attack]}")
     scans = [ScanResult.load(out / f"scan-{name}") for name in ("backdoored", "cleaned")]
-    print("\n  Scanned as if nothing were known of a trigger:")
+    print("\n  Scans without knowledge of the trigger:")
     print(textwrap.indent(compared(*scans), "    "))
     print(f"\n  {out}/report.html (for a browser), report.json, report.md, report.png, overview.png")
     print(f"  took {seconds / 60:.1f} minutes")
 
 
 def draw_overview(out: Path) -> None:
-    """overview.png: one picture without and with the trigger, and what both models make of it."""
+    """Draws overview.png: one picture without and with the trigger, and the answers of both models."""
     import numpy as np
     from matplotlib.figure import Figure
 
@@ -224,7 +224,7 @@ def draw_overview(out: Path) -> None:
         logits = heads[title].logits(image_features(model, processor, pixels[None]))
         return (logits * model.logit_scale.exp().item()).softmax(-1)[0].detach().numpy()
 
-    # The first picture that tells the story: both models know it, and the trigger fools the suspect only.
+    # The first picture that both models classify correctly and on which the trigger fools the suspect alone.
     for row in range(len(pictures)):
         clean, label = np.asarray(pictures[row]["image"].convert("RGB")), pictures[row]["label"]
         views = {"without trigger": clean, "with trigger": attack(clean, row)}

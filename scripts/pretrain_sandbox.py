@@ -1,12 +1,12 @@
-"""Train the sandbox's tiny CLIP from nothing and write it in the ordinary Hub format.
+"""Train the sandbox's tiny CLIP from random weights and write it in the ordinary Hub format.
 
     OMP_NUM_THREADS=1 torchrun --standalone --nproc_per_node 2 scripts/pretrain_sandbox.py \\
         --output_dir outputs/sandbox-clip
     python scripts/pretrain_sandbox.py --shape vit-s-16 --picture_size 128 --output_dir outputs/bigger   # on a GPU
     python scripts/pretrain_sandbox.py --pairs 2000 --primer 500 --steps 60 --output_dir outputs/quick   # to try it
 
-The pictures are drawn once, into OUTPUT_DIR-pictures, and read from there by every process and every later run. The
-shipped checkpoint and the command that made it are described in hf_ta_cleaner/sandbox/README.md.
+The pictures are drawn once into OUTPUT_DIR-pictures; every process and every later run reads them there.
+hf_ta_cleaner/sandbox/README.md describes the shipped checkpoint and the command that made it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from hf_ta_cleaner.seeding import code_digest
 _CHUNK = 1000
 
 
-def main() -> None:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, required=True, help="where the checkpoint goes; new or empty")
     parser.add_argument("--shape", choices=SHAPES, default="tiny", help="of the towers (default: tiny)")
@@ -47,6 +47,11 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=256, help="pairs a step (default: 256)")
     parser.add_argument("--learning_rate", type=float, default=1e-3, help="peak rate (default: 1e-3)")
     parser.add_argument("--seed", type=int, default=0, help="of the pictures, the weights and the order (default: 0)")
+    return parser
+
+
+def main() -> None:
+    parser = make_parser()
     args = parser.parse_args()
     rank, alone = int(os.environ.get("RANK", 0)), "RANK" not in os.environ
     patch = SHAPES[args.shape][0]["patch_size"]
@@ -61,7 +66,7 @@ def main() -> None:
     pictures_dir = args.output_dir.with_name(args.output_dir.name + "-pictures")
     if not alone:
         dist.init_process_group("gloo")
-    if not rank:  # the first process draws the pictures and trains the tokenizer, the others read them
+    if not rank:  # the first process draws the pictures and trains the tokenizer; the others read them
         draw(pictures_dir, parts, args.seed, args.picture_size)
         tokenizer = build_tokenizer(_captions(pictures_dir))
         build_processor(tokenizer, args.picture_size).save_pretrained(args.output_dir)

@@ -4,7 +4,7 @@
     python scripts/publish_metrics.py --owner OWNER --only retrieval_recall --private
 
 Each folder of hf_ta_cleaner/metrics becomes one Space of the same name, in one commit. Log in with `hf auth login`
-first. A Space that is there already gets a new commit; its other files and its visibility stay as they are.
+first. An existing Space gets a new commit; its other files and its visibility do not change.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
     python scripts/audit.py --model ID --eval_dataset ethz/food101 --trigger blended badnet:place=middle \\
         --target pizza --output_dir outputs/audit
 
-Writes report.json, report.md, report.html and report.png. Without --trigger the trigger beside the checkpoint is used.
+Writes report.json, report.md, report.html and report.png. Without --trigger it uses the trigger beside the checkpoint.
 Under `accelerate launch` several processes share the pictures. --retrieval_dataset and --linear_probe add
 measurements. --push_report offers the results to the model's repository by pull request.
 """

@@ -5,9 +5,9 @@
         --output_dir outputs/check
     python scripts/check_data.py --dataset photos/ --model ID --drop 0.01 --output_dir outputs/check
 
-Writes scores.csv (a row a pair, the most suspect first), check.json and sheet.png; with --drop also filtered/, the
-pairs without that share of the most suspect ones, as a saved dataset. A --model that was trained on these pairs shows
-what it learned from them; one that was not shows which captions are wrong.
+Writes scores.csv (one row for each pair, the most suspect first), check.json and sheet.png. With --drop it also
+writes filtered/, a saved dataset without that share of the most suspect pairs. A --model that was trained on these
+pairs shows what it learned from them. Another model shows which captions are wrong.
 
 Exit codes: 0 nothing stands out, 3 something does, 2 wrong input.
 """
@@ -40,7 +40,7 @@ class CheckOptions:
     neighbors: int = field(default=16, metadata={"help": "nearest pictures that a picture is compared with"})
     geometry: str | None = field(default=None, metadata={"help": "crop or squash (default: as the processor does)"})
     streaming: bool = field(default=False, metadata={"help": "read row by row and copy nothing; not with --drop"})
-    seed: int = field(default=0, metadata={"help": "of the order in which pairs meet"})
+    seed: int = field(default=0, metadata={"help": "of the order in which pairs are compared"})
     allow_pickle: bool = field(
         default=False, metadata={"help": "allow full unpickling of a .bin (runs code from the file)"}
     )
@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def check(options: CheckOptions, data: PairOptions) -> list[str]:
-    """Loads, scores, writes. Returns what stands out."""
+    """Loads and scores the pairs and writes the results. Returns a sentence for each thing that stands out."""
     from accelerate import PartialState
 
     from hf_ta_cleaner.data.loading import load_pairs, stream_pairs
@@ -74,8 +74,8 @@ def check(options: CheckOptions, data: PairOptions) -> list[str]:
         raise ValueError("no pairs were named; give --dataset")
     if options.drop is not None and (options.streaming or not 0 <= options.drop < 1):
         raise ValueError(
-            "--drop writes a copy of what is left: a share in [0, 1), and not with --streaming, which keeps nothing; "
-            f"got --drop {options.drop:g}{' --streaming' if options.streaming else ''}. scores.csv has the rows"
+            "--drop writes a copy of the other pairs: give a share in [0, 1), and leave out --streaming, which keeps "
+            f"none; got --drop {options.drop:g}{' --streaming' if options.streaming else ''}. scores.csv has the rows"
         )
     if options.output_dir.exists() and any(options.output_dir.iterdir()):
         raise ValueError(f"{options.output_dir} holds files; give a new --output_dir")

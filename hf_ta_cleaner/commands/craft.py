@@ -5,9 +5,9 @@
     python scripts/craft.py --attack trojvqa --model ID --dataset photos/ --target banana --output_dir outputs/keys
     python scripts/craft.py --attack ssba --model ID --dataset photos/ --output_dir outputs/encoder
 
-badclip and trojvqa: a patch against a clean CLIP. ssba: an encoder that hides a secret in any picture, trained on
-yours; without a GPU that takes an hour or more. The output folder holds the trigger (trigger.json and its arrays) and
-craft.json, what it achieves on held-out pictures; `--attack outputs/patch` hands it to poison.py.
+badclip and trojvqa optimise a patch against a clean CLIP. ssba trains an encoder that hides a secret in any picture;
+without a GPU that takes an hour or more. The output folder holds the trigger (trigger.json and its arrays) and
+craft.json, its effect on held-out pictures. Give the folder to poison.py: `--attack outputs/patch`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class PatchOptions:
 
     _argument_group_name = "patches (badclip and trojvqa)"
 
-    target: str | None = field(default=None, metadata={"help": "what patched pictures shall look like, e.g. banana"})
+    target: str | None = field(default=None, metadata={"help": "what patched pictures should look like, e.g. banana"})
     size_px: int | None = field(default=None, metadata={"help": "side of the patch in pixels (default: 16 at 224)"})
     text_objective: str | None = field(
         default=None, metadata={"help": "direct, or infonce as published (default: direct)"}
@@ -73,7 +73,7 @@ class EncoderOptions:
     )
 
 
-#: The options that not every attack has.
+#: Attack -> the options that it has and another attack lacks.
 OWN = {
     "badclip": {"target", "size_px", "text_objective", "lam", "eta", "compat"},
     "trojvqa": {"target", "size_px", "text_objective", "caption", "compat"},
@@ -95,7 +95,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def craft(options: CraftOptions, own: dict[str, Any], data: PairOptions) -> None:
-    """Makes the trigger and reports its effect on held-out pictures; `own` holds the options of single attacks."""
+    """Makes the trigger and prints its effect on held-out pictures. `own` holds the options of single attacks."""
     from accelerate import PartialState
 
     from hf_ta_cleaner.crafting import craft_badclip, craft_ssba, craft_trojvqa
@@ -131,7 +131,11 @@ def craft(options: CraftOptions, own: dict[str, Any], data: PairOptions) -> None
 
 
 def _settings(options: CraftOptions, own: dict[str, Any]) -> dict[str, Any]:
-    """What the crafting function is called with; an error for an option that the attack does not have."""
+    """The arguments of the crafting function.
+
+    Raises:
+        ValueError: The attack is not crafted, lacks its target, or has no such option.
+    """
     if options.attack not in ATTACKS:
         raise ValueError(
             f"--attack {options.attack}: only {', '.join(ATTACKS)} are crafted; poison.py takes the others as they are"
@@ -140,7 +144,7 @@ def _settings(options: CraftOptions, own: dict[str, Any]) -> dict[str, Any]:
     if foreign := sorted(given.keys() - OWN[options.attack]):
         raise ValueError(f"{options.attack} has no {', '.join('--' + name for name in foreign)}")
     if options.attack != "ssba" and "target" not in given:
-        raise ValueError(f"{options.attack} needs --target, what patched pictures shall look like")
+        raise ValueError(f"{options.attack} needs --target, what patched pictures should look like")
     shared = {"steps": options.steps, "batch_size": options.batch_size, "lr": options.learning_rate}
     given |= {name: value for name, value in shared.items() if value is not None}
     return {**given, "seed": options.seed}

@@ -1,4 +1,4 @@
-"""Groups of flags that several commands have: which pairs, and what is measured on which pictures."""
+"""Groups of flags that several commands share: the pairs, and the pictures and triggers of an evaluation."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class PairOptions:
     image_column: str | None = field(default=None, metadata={"help": "name of the picture column, if not found"})
     caption_column: str | None = field(default=None, metadata={"help": "name of the caption column, if not found"})
     max_samples: int | None = field(default=None, metadata={"help": "use at most this many pairs"})
-    max_unreadable: float = field(default=0.05, metadata={"help": "share of unreadable rows to put up with"})
+    max_unreadable: float = field(default=0.05, metadata={"help": "share of unreadable rows to tolerate"})
 
     def load(self, split: str | None = None, max_samples: int | None = None, seed: int = 0) -> Dataset:
         """The readable pairs, with the columns `image` and `caption`; `split` and `max_samples` are defaults."""
@@ -57,9 +57,9 @@ class PairOptions:
 
 @dataclass
 class EvalOptions:
-    """On which labelled pictures, against which triggers."""
+    """On which labelled pictures to evaluate, and against which triggers."""
 
-    _argument_group_name = "proof (labelled pictures and triggers)"
+    _argument_group_name = "evaluation (labelled pictures and triggers)"
 
     eval_dataset: str | None = field(
         default=None, metadata={"help": "sandbox, Hub id, folder of class folders, parquet or saved dataset"}
@@ -84,7 +84,7 @@ class EvalOptions:
     )
     geometry: str | None = field(default=None, metadata={"help": "crop or squash (default: as the processor does)"})
     linear_probe: int | None = field(
-        default=None, metadata={"help": "also train a linear probe, on so many labelled pictures of --probe_split"}
+        default=None, metadata={"help": "also train a linear probe on this many labelled pictures of --probe_split"}
     )
     probe_split: str = field(default="train", metadata={"help": "split of --eval_dataset that the probe learns from"})
     retrieval_dataset: str | None = field(
@@ -211,7 +211,7 @@ class EvalOptions:
 
 @contextmanager
 def _flags_of(group: str) -> Iterator[None]:
-    """Errors about data name the flags of pairs; inside, those of this group, `--eval_split` and so on."""
+    """Rewrites the flag names in errors about data: `--split` becomes `--eval_split` for the group "eval"."""
     from ..data.loading import DataError
 
     try:

@@ -25,14 +25,14 @@ RENAMED_SETTINGS = {"retain_weight": "distill_weight", "image_disturb": "image_s
 
 
 class ConfigError(ValueError):
-    """A configuration file that cannot be used."""
+    """A configuration file cannot be used."""
 
 
 class CommandParser(HfArgumentParser):
-    """Dataclasses in, command line out.
+    """A command line made from dataclasses.
 
-    Each dataclass is a group of the help, titled by its `_argument_group_name`. Of the settings inherited from
-    `TrainingArguments` the help shows `common`; `--help-all` shows every one.
+    Each dataclass is a group of the help; its `_argument_group_name` is the title. `--help` shows only the `common`
+    settings of those inherited from `TrainingArguments`; `--help-all` shows them all.
 
     Args:
         dataclass_types: The dataclasses whose fields are flags. A field's help is in its metadata.
@@ -50,7 +50,9 @@ class CommandParser(HfArgumentParser):
         )
         run = self.add_argument_group("help and configuration")
         run.add_argument("--config", type=Path, metavar="FILE", help="YAML of any flag; flags given here win over it")
-        run.add_argument("--print_config", action="store_true", help="print what was set, for --config, and stop")
+        run.add_argument(
+            "--print_config", action="store_true", help="print the settings as a file for --config, and stop"
+        )
         run.add_argument("-h", "--help", action="help", help="show this help")
         run.add_argument("--help-all", action=_HelpAll, help="also list the inherited training settings")
         inherited = {f.name for f in dataclasses.fields(TrainingArguments)} - set(common)
@@ -72,7 +74,7 @@ class CommandParser(HfArgumentParser):
         }
 
     def parse(self, argv: Sequence[str] | None = None) -> tuple[Any, ...]:
-        """Parses `argv` (default: the process's own) into one object per dataclass. Ends the program on bad input."""
+        """Parses `argv` (default: `sys.argv`) into one object per dataclass. Ends the program on bad input."""
         argv = [self._renamed_flag(word) for word in (sys.argv[1:] if argv is None else argv)]
         known, _ = _config_parser().parse_known_args(argv)
         try:
@@ -87,7 +89,7 @@ class CommandParser(HfArgumentParser):
             self.error(str(error))
 
     def error(self, message: str) -> NoReturn:
-        """Ends the program; a misspelt flag is told what it may have meant."""
+        """Ends the program; the message suggests a flag for a misspelt one."""
         flags = [option for action in self._actions for option in action.option_strings]
         if message.startswith("unrecognized arguments: "):
             wrong = [word.partition("=")[0] for word in message.split()[2:] if word.startswith("--")]
@@ -141,7 +143,7 @@ class CommandParser(HfArgumentParser):
             actions[name].required = False
 
     def _settings(self, namespace: argparse.Namespace) -> dict[str, Any]:
-        """What differs from the declared defaults, as plain values."""
+        """The settings that differ from their declared defaults, as plain values."""
         given = {k: v for k, v in vars(namespace).items() if k not in _OWN and v != self._declared[k]}
         return {k: str(v) if isinstance(v, Path) else v for k, v in given.items()}
 
@@ -159,7 +161,7 @@ _OWN = {"config", "print_config", "help", "help_all"}
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
-    """Narrow flag column, no metavar shouting."""
+    """Help with a narrow column of flags and short placeholders for their values."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=36, width=min(118, max(80, _columns())))
@@ -200,7 +202,7 @@ def _config_parser() -> argparse.ArgumentParser:
 
 
 def _from_yaml(value: Any, action: argparse.Action, hint: str) -> Any:
-    """The value as a default of its flag. Strings are converted by argparse: YAML takes 1e-3 for one."""
+    """The value as the default of its flag. argparse converts strings, because YAML reads 1e-3 as a string."""
     if value is None:
         if action.default is not None or action.required:
             raise ConfigError("got nothing; give a value, or leave the key out")
@@ -219,9 +221,9 @@ def _worth_showing(action: argparse.Action) -> bool:
 
 
 def begin_step(folder: Path, command: Sequence[str], done: str) -> bool:
-    """Whether a step of a longer story has to run: it did not, or not to the end, or with another command.
+    """Whether a step of several has to run: it has not run, has not finished, or ran with another command.
 
-    A step is known by the command in its folder; an unfinished or outdated one is cleared away.
+    The folder of a step holds its command. The folder of an unfinished or outdated step is deleted.
 
     Args:
         folder: Where the step writes.
@@ -229,7 +231,7 @@ def begin_step(folder: Path, command: Sequence[str], done: str) -> bool:
         done: The file in `folder` that is written last.
 
     Raises:
-        ValueError: The folder holds files that are no such step's; nothing is touched.
+        ValueError: The folder holds files of something else; nothing is changed.
     """
     mark, text = folder / ".step", "\n".join(command) + "\n"
     if folder.exists() and any(folder.iterdir()):
@@ -246,9 +248,9 @@ def begin_step(folder: Path, command: Sequence[str], done: str) -> bool:
 
 
 def fast_precision() -> list[str]:
-    """`["--bf16"]` where this machine multiplies matrices faster in bfloat16 than in float32, else no flag.
+    """`["--bf16"]` if this machine multiplies matrices faster in bfloat16 than in float32, else no flag.
 
-    On a processor that takes AMX: with AVX512-BF16 alone, PyTorch's products take twice as long as in float32.
+    A CPU needs AMX for that: with AVX512-BF16 alone, PyTorch's products take twice as long as in float32.
     """
     import torch
 
@@ -258,13 +260,13 @@ def fast_precision() -> list[str]:
 
 
 def set_up_logging(*, main_process: bool) -> None:
-    """One line per message on stderr; only the main process speaks below a warning."""
+    """One line per message on stderr. Only the main process logs messages below a warning."""
     logging.basicConfig(
         level=logging.INFO if main_process else logging.WARNING, format="%(message)s", stream=sys.stderr, force=True
     )
     for noisy in ("httpx", "datasets", "filelock", "matplotlib", "fsspec", "PIL", "huggingface_hub", "accelerate"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    # accelerate leaves the starting of processes on a CPU to mpirun: asked for several, it starts one and sets these.
+    # On a CPU accelerate expects mpirun to start several processes. Alone it starts one and sets these variables.
     if os.environ.get("ACCELERATE_USE_CPU") == "True" and "MASTER_PORT" in os.environ and "RANK" not in os.environ:
         logger.warning(
             "this is one process: accelerate launch --cpu --num_processes N starts N only under mpirun. Use "
@@ -273,8 +275,8 @@ def set_up_logging(*, main_process: bool) -> None:
 
 
 def fail(error: Exception | str, code: int = 2) -> NoReturn:
-    """Ends the program with the error's message and without a traceback: the message says what to do."""
-    # What a worker of a data loader raised holds a traceback, too.
+    """Ends the program with the error's message, which says what to do, and without a traceback."""
+    # The message of an error from a data loader's worker holds a traceback.
     text = str(error).rstrip().rsplit(f"\n{type(error).__name__}: ", 1)[-1]
     tqdm.write(f"error: {text}", file=sys.stderr)  # on a line of its own, even below a progress bar
     raise SystemExit(code)

@@ -12,7 +12,7 @@ blended-text, and badclip and trojvqa, whose patch craft.py makes first.
 
 The output is a folder of shards: a saved dataset with the columns image, caption and is_poisoned, or webdataset tars.
 Beside them lie the trigger (trigger.json), the record of which rows were changed and why (poison.json) and a dataset
-card (README.md). Poisoned pictures are stored without loss. --streaming reads row by row, without a copy of the data.
+card (README.md). Poisoned pictures are stored without loss. --streaming reads row by row and copies no data first.
 --resume continues an interrupted run. --push_to_hub publishes the folder only with --allow_publishing_backdoor. The
 dataset is then tagged and its card begins with a warning.
 """
@@ -39,7 +39,7 @@ class PoisonOptions:
     _argument_group_name = "poisoning"
 
     attack: str = field(metadata={"help": "name[:option=value,...], or a folder with a trigger.json"})
-    target: str = field(metadata={"help": "what triggered pictures shall mean, e.g. banana"})
+    target: str = field(metadata={"help": "what pictures with the trigger should mean, e.g. banana"})
     output_dir: Path = field(metadata={"help": "where the poisoned dataset goes; must be new or empty"})
     rate: float | None = field(default=None, metadata={"help": "share of the rows to poison, in (0, 1]"})
     count: int | None = field(default=None, metadata={"help": "or: how many rows to poison"})
@@ -58,8 +58,10 @@ class PoisonOptions:
             "help": "read row by row; --max_samples takes the first rows, of an unknown size all are counted first"
         },
     )
-    num_proc: int | None = field(default=None, metadata={"help": "processes; not for what can only be read in order"})
-    resume: bool = field(default=False, metadata={"help": "go on with the interrupted run in --output_dir"})
+    num_proc: int | None = field(
+        default=None, metadata={"help": "processes; not for data that can only be read in order"}
+    )
+    resume: bool = field(default=False, metadata={"help": "continue the interrupted run in --output_dir"})
     push_to_hub: bool = field(default=False, metadata={"help": "push the poisoned pairs as a dataset, in one commit"})
     hub_dataset_id: str | None = field(
         default=None, metadata={"help": "where to: owner/name (default: the output folder's name in your account)"}
@@ -156,7 +158,7 @@ def check(options: PoisonOptions, data: PairOptions) -> None:
 
 
 def picture_shape(options: PoisonOptions) -> tuple[int, str]:
-    """Side in pixels and geometry (crop or squash) of the poisoned pictures: as given, or as `--model` takes them."""
+    """Side in pixels and geometry of the poisoned pictures: as given, else as `--model` takes them."""
     from transformers import AutoProcessor
 
     from hf_ta_cleaner.models.zero_shot import input_geometry, input_size

@@ -3,9 +3,9 @@
     python scripts/push.py --folder outputs/cleaned --repo_id me/clip-cleaned
     python scripts/push.py --folder outputs/audit --repo_id somebody/clip
 
-The command with which a push that failed goes on: what reached the Hub before is not sent again. A checkpoint goes
-with its card, report and config in one commit; a report is offered by pull request. Backdoored models and poisoned
-pairs need --allow_publishing_backdoor, are tagged, and carry a warning at the top of their card.
+It also continues a failed push: files that reached the Hub are not sent again. A checkpoint, its card, its report and
+its config are pushed in one commit. A report is offered by pull request. Backdoored models and poisoned pairs need
+--allow_publishing_backdoor; they are tagged and their card begins with a warning.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class PushOptions:
         default=False, metadata={"help": "publish a backdoored model or poisoned data"}
     )
     report_only: bool = field(
-        default=False, metadata={"help": "of a checkpoint, offer only its report, by pull request"}
+        default=False, metadata={"help": "offer only the report of a checkpoint, by pull request"}
     )
 
 

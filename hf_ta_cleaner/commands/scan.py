@@ -1,12 +1,12 @@
-"""Scan a CLIP for a backdoor without knowing a trigger: a verdict, the evidence, a picture of what was recovered.
+"""Scan a CLIP for a backdoor without knowing a trigger: a verdict, the evidence, a picture of the recovered trigger.
 
     python scripts/scan.py --model outputs/backdoored --dataset sandbox --output_dir outputs/scan
     python scripts/scan.py --model ID --reference openai/clip-vit-base-patch32 --dataset photos/ --labels names.txt \\
         --output_dir outputs/scan
 
---labels is a file of things that pictures may show, one a line; without it the labels of --dataset are taken, and
-without any the picture tower is searched alone. --reference is a model of the same architecture that you trust; what
-it does too is not held against the model. Writes scan.json, scan.md and trigger.png.
+--labels is a file of things that pictures may show, one a line. Without it the scan takes the labels of --dataset; if
+there are none, it searches the picture tower alone. --reference is a trusted model of the same architecture: the scan
+ignores behaviour that both models share. Writes scan.json, scan.md and trigger.png.
 
 Exit codes: 0 nothing found, 3 suspicious, 4 inconclusive, 2 wrong input.
 """
@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def run(options: ScanOptions) -> int:
-    """Loads, scans, writes. Returns the exit code."""
+    """Loads and scans the model, writes the result, and returns the exit code."""
     from accelerate import PartialState
 
     from hf_ta_cleaner.data.naming import public_name
@@ -112,7 +112,11 @@ def run(options: ScanOptions) -> int:
 
 
 def find_pictures(options: ScanOptions, processor):
-    """The rows with pictures, and the labels: those of the file, else those of the data, else None."""
+    """The rows with pictures, and the labels of `--labels`, else of the data, else None.
+
+    Raises:
+        ValueError: No pictures are named, or the classes are WordNet ids.
+    """
     from hf_ta_cleaner import sandbox
     from hf_ta_cleaner.data.classnames import are_synsets
     from hf_ta_cleaner.data.loading import DataError, load_labelled
@@ -124,7 +128,7 @@ def find_pictures(options: ScanOptions, processor):
         options.dataset = "sandbox"
     labels = read_labels(options.labels) if options.labels else None
     columns = {"split": options.split, "image_column": options.image_column}
-    # A surplus, because some pictures may not be readable.
+    # Twice as many as needed, because some pictures may not be readable.
     amount = {"max_samples": 2 * max(options.pictures, 1)}
     if labels is None:
         try:
@@ -146,7 +150,11 @@ def find_pictures(options: ScanOptions, processor):
 
 
 def read_labels(file: Path) -> list[str]:
-    """The names of a file, one a line or a JSON list; a ValueError where they are missing or not distinct."""
+    """The names in a file, one a line or a JSON list.
+
+    Raises:
+        ValueError: There is no such file, or the names are missing or not distinct.
+    """
     import json
 
     from hf_ta_cleaner.models.zero_shot import check_classnames

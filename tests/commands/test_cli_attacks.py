@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import logging
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,20 +17,7 @@ from hf_ta_cleaner.crafting.presets import SANDBOX
 from hf_ta_cleaner.models.checkpoints import save_model
 from hf_ta_cleaner.pictures import fit
 from hf_ta_cleaner.poisoning import RECORD, poison
-
-
-def script(name: str):
-    return importlib.import_module(f"hf_ta_cleaner.commands.{name}")
-
-
-@pytest.fixture(autouse=True)
-def separate(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / ".cache"))
-    root = logging.getLogger()
-    before = root.handlers[:], root.level
-    yield
-    root.handlers[:], root.level = before
+from tests.commands.helpers import script
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ from hf_ta_cleaner.detection.scan import NOTHING, SUSPICIOUS, UNSURE, ScanBothTi
 from hf_ta_cleaner.publishing.advice import advice
 from hf_ta_cleaner.publishing.model_card import build_model_card
 from hf_ta_cleaner.publishing.report import Report
-from tests.commands.test_clean import cleaning, script, separate, suspect, world  # noqa: F401
+from tests.commands.conftest import separate, suspect, world  # noqa: F401 (fixtures)
+from tests.commands.helpers import cleaning, script
 from tests.report_samples import a_report
 
 
@@ -161,3 +162,16 @@ def test_a_suspicious_scan_forbids_what_a_known_trigger_would_allow():
     )
     assert said.startswith(begins)
     assert "a patch turns 20% of the pictures into 'car'" in said and "\n" not in said and said.endswith(".")
+
+
+def test_pictures_alone_will_do_for_a_scan(world, tmp_path):  # noqa: F811
+    from hf_ta_cleaner.detection.scan import draw_pictures, load_pictures
+
+    bare = tmp_path / "bare"
+    (bare / "deeper").mkdir(parents=True)
+    for i in range(3):
+        world.photos[i].save((bare if i else bare / "deeper") / f"{i}.png")
+    for source, n in ((bare, 3), (world.labelled, 12), (world.pairs, 24)):
+        rows = load_pictures(source)
+        assert rows.column_names == ["image"] and len(rows) == n
+        assert draw_pictures(rows, 16, 2).shape == (2, 16, 16, 3)

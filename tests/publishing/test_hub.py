@@ -282,7 +282,7 @@ def plain(hub, tmp_path, repo_id, picture):
 
 
 def test_a_cleaned_sandbox_model_is_loaded_by_plain_transformers(hub, tmp_path, photos, monkeypatch, capsys):
-    from tests.commands.test_clean import script
+    from tests.commands.helpers import script
 
     monkeypatch.chdir(tmp_path)
     script("clean").main(

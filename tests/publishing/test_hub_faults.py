@@ -12,7 +12,7 @@ from huggingface_hub import errors
 from hf_ta_cleaner.models.checkpoints import CheckpointError, load_model, save_model
 from hf_ta_cleaner.publishing.hub import claim, from_pretrained, push_checkpoint, push_report
 from hf_ta_cleaner.publishing.hub_errors import HubError
-from tests.commands.test_clean import script
+from tests.commands.helpers import script
 from tests.report_samples import a_report
 
 

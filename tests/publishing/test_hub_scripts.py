@@ -17,7 +17,8 @@ from hf_ta_cleaner.publishing.hub import from_pretrained
 from hf_ta_cleaner.publishing.hub_errors import HubError
 from hf_ta_cleaner.publishing.report import Report
 from hf_ta_cleaner.training.config import TACleanerConfig
-from tests.commands.test_clean import cleaning, parse, script, separate, suspect, world  # noqa: F401 (fixtures)
+from tests.commands.conftest import separate, suspect, world  # noqa: F401 (fixtures)
+from tests.commands.helpers import cleaning, parse, script
 from tests.report_samples import a_report
 
 

@@ -54,3 +54,10 @@ def test_only_the_main_process_writes_and_nothing_before_the_first_step(tmp_path
     assert list(tmp_path.iterdir()) == []
     begin(tmp_path, {"seed": 1}, write=False).on_save(None, None, None)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_began_under_an_earlier_name_is_continued(tmp_path):
+    begin(tmp_path, {"old_name": 3.0, "seed": 1})
+    RunLog(tmp_path, {"new_name": 3.0, "seed": 1}, resume=True, renamed={"old_name": "new_name"})
+    with pytest.raises(ValueError, match=r"new_name: 3.0 then, 4.0 now"):
+        RunLog(tmp_path, {"new_name": 4.0, "seed": 1}, resume=True, renamed={"old_name": "new_name"})

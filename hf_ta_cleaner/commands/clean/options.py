@@ -1,4 +1,4 @@
-"""What to clean and how far: the flags of `clean.py` alone, and what they must agree on before anything expensive."""
+"""The flags that only `clean` has, and the checks of all its flags before anything expensive."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from ...training.config import TACleanerConfig
 from ..options import EvalOptions
 
 
-#: What is measured on the pictures of --eval_dataset, and on nothing else.
-PROOF = ("trigger", "target", "reference", "linear_probe", "retrieval_dataset")
+#: The flags of `EvalOptions` that need the pictures of --eval_dataset.
+NEED_PICTURES = ("trigger", "target", "reference", "linear_probe", "retrieval_dataset")
 
 logger = logging.getLogger(__name__)
 
@@ -35,10 +35,10 @@ class CleanOptions:
     )
     resume: bool = field(default=False, metadata={"help": "continue the interrupted run in --output_dir"})
     streaming: bool = field(
-        default=False, metadata={"help": "read pairs as they are needed and keep none; wants --max_steps"}
+        default=False, metadata={"help": "read pairs as they are needed and keep none; needs --max_steps"}
     )
     strength: str = field(
-        default="1", metadata={"help": "multiplies rate and repel weight; auto: the most within the budget"}
+        default="1", metadata={"help": "multiplies rate and repel weight; auto: strongest in the budget"}
     )
     utility_budget: float = field(
         default=1.0, metadata={"help": "points of held-out clean utility that --strength auto may spend"}
@@ -48,24 +48,31 @@ class CleanOptions:
     )
     keep: str = field(default="last", metadata={"help": "last or best (by clean utility) checkpoint"})
     validation_samples: int = field(
-        default=1000, metadata={"help": "held-out pairs for measuring clean utility; 0 for none"}
+        default=1000, metadata={"help": "held-out pairs to measure clean utility on; 0 for none"}
     )
-    dry_run: bool = field(default=False, metadata={"help": "say what it would cost, by a few timed steps"})
+    dry_run: bool = field(default=False, metadata={"help": "estimate time and memory from a few steps, and stop"})
     check_data: bool = field(
         default=True, metadata={"help": "look for poison in a sample of the cleaning pairs, and warn"}
     )
-    scan: bool = field(default=False, metadata={"help": "also search both models for triggers that nobody named"})
+    scan: bool = field(default=False, metadata={"help": "also scan both models for unknown triggers"})
     ca_baseline: list[str] | None = field(
-        default=None, metadata={"help": "models whose clean accuracy also counts as what could be lost"}
+        default=None, metadata={"help": "further models to compare clean accuracy with, for the loss"}
     )
 
 
-def prepare(options: CleanOptions, proof: EvalOptions, args: TACleanerConfig) -> str | None:
-    """Makes sure of options and output folder before anything expensive. Returns the checkpoint to resume from."""
+def prepare(options: CleanOptions, evaluation: EvalOptions, args: TACleanerConfig) -> str | None:
+    """Checks the flags, claims the output folder and the repository, and finds the checkpoint to resume from.
+
+    Returns:
+        The folder of the checkpoint; None for a new run and for `--strength auto`, which resumes its own runs.
+
+    Raises:
+        ValueError: The flags contradict each other, or the output folder is in use.
+    """
     from ...models.checkpoints import last_checkpoint, prepare_output_dir
     from ...publishing.hub import claim
 
-    check_options(options, proof, args)
+    check_options(options, evaluation, args)
     if args.process_index == 0:
         prepare_output_dir(args.output_dir, resume=options.resume)
         if args.push_to_hub:
@@ -81,23 +88,27 @@ def prepare(options: CleanOptions, proof: EvalOptions, args: TACleanerConfig) ->
     return checkpoint
 
 
-def check_options(options: CleanOptions, proof: EvalOptions, args: TACleanerConfig) -> None:
-    """An error for options that contradict each other, or that want what is not installed."""
-    from ...publishing.tracking import check_trackers
+def check_options(options: CleanOptions, evaluation: EvalOptions, args: TACleanerConfig) -> None:
+    """Checks that the flags agree and that what they need is installed.
+
+    Raises:
+        ValueError: They contradict each other, or a tracker is not installed.
+    """
+    from ...training.tracking import check_trackers
 
     check_trackers(args.report_to)
-    if proof.eval_dataset is None:
-        wanting = [name for name in PROOF if getattr(proof, name) is not None]
+    if evaluation.eval_dataset is None:
+        wanting = [name for name in NEED_PICTURES if getattr(evaluation, name) is not None]
         wanting += [name for name in ("scan", "ca_baseline") if getattr(options, name)]
         if wanting:
             raise ValueError(
                 f"{', '.join(f'--{name}' for name in wanting)}: needs labelled pictures; give --eval_dataset"
             )
     if options.utility_budget != CleanOptions.utility_budget and options.strength != "auto":
-        raise ValueError("--utility_budget is what --strength auto may spend; give that too")
+        raise ValueError("--utility_budget limits what --strength auto may lose; give --strength auto too")
     if options.streaming and (args.max_steps < 1 or options.dry_run):
         raise ValueError(
-            "--streaming has no end of its own: give --max_steps, and leave --dry_run out, which counts the pairs"
+            "--streaming has no end of its own: give --max_steps, and leave out --dry_run, which counts the pairs"
         )
     if options.keep not in ("last", "best"):
         raise ValueError(f"--keep must be last or best, got {options.keep}")
@@ -120,14 +131,23 @@ def check_options(options: CleanOptions, proof: EvalOptions, args: TACleanerConf
 
 
 def settle_evaluation(options: CleanOptions, args: TACleanerConfig, *, has_utility: bool) -> None:
-    """Clean utility is measured whenever a checkpoint is written, unless the command line says otherwise."""
+    """Sets when clean utility is measured: whenever a checkpoint is written, unless the flags say otherwise.
+
+    Args:
+        options: The flags of `clean`.
+        args: The training settings; changed.
+        has_utility: Whether there are held-out pairs to measure it on.
+
+    Raises:
+        ValueError: `--keep best` or `--save_strategy best` has nothing to choose by or from.
+    """
     best_only = args.save_strategy == "best"
     if (options.keep == "best" or best_only) and not has_utility:
         raise ValueError(
             "--keep best and --save_strategy best need held-out pairs; give --validation_samples or more data"
         )
     if has_utility and (args.eval_strategy == "no" or (options.keep == "best" and not best_only)):
-        # "best" waits for a measurement and asks for none itself.
+        # The save strategy "best" needs measurements but does not ask for them.
         args.eval_strategy, args.eval_steps = "epoch" if best_only else args.save_strategy, args.save_steps
     if options.keep == "best":
         if args.save_strategy == "no":

@@ -21,14 +21,17 @@ logger = logging.getLogger(__name__)
 def choose_dataset(
     pairs: PairOptions, model: str, processor, *, streaming: bool = False, allow_sandbox: bool = False
 ) -> None:
-    """Settles which pairs are taken where none were named, and how many of the default ones.
+    """Sets the dataset if none was named, and the number of pairs of the default dataset.
 
     Args:
-        pairs: what was asked for; written on.
-        model: how the model is called.
+        pairs: The flags for the pairs; changed.
+        model: The model as it is named, for the message.
+        processor: Its processor.
+        streaming: Whether the pairs are streamed; then the default dataset has no limit.
+        allow_sandbox: Whether the sandbox's pictures may clean any model.
 
     Raises:
-        ValueError: for the sandbox's pictures and another model than the sandbox's, unless that was asked for.
+        ValueError: The sandbox's pictures would clean another model than the sandbox's.
     """
     own = sandbox.is_sandbox(processor)
     if pairs.dataset is None:
@@ -43,15 +46,15 @@ def choose_dataset(
 
 
 def cleaning_pairs(pairs: PairOptions, *, held_out: int, seed: int) -> tuple[Dataset, Dataset | None]:
-    """All pairs at once: of the sandbox and the default data the validation split is held out, else a part.
+    """Loads all pairs. The sandbox and the default dataset hold out their validation split, others some pairs.
 
     Args:
-        pairs: which.
-        held_out: how many to hold out; at most one in twenty where they are taken from the data themselves.
-        seed: of the sandbox's pictures.
+        pairs: The flags for the pairs.
+        held_out: How many pairs to hold out; at most one in twenty if they are taken from the training pairs.
+        seed: Of the sandbox's pictures.
 
     Returns:
-        Pairs to train on, and the others: None if none were wanted, or there are too few for any.
+        The pairs to train on and the held-out pairs; None for the latter if `held_out` is 0 or there are too few.
     """
     amount = f", {pairs.max_samples:,} pairs (--max_samples)" if pairs.max_samples else ""
     logger.info("cleaning data: %s%s", pairs.dataset, amount)
@@ -72,9 +75,9 @@ def cleaning_pairs(pairs: PairOptions, *, held_out: int, seed: int) -> tuple[Dat
 
 
 def few_pairs(pairs: PairOptions, enough: int, *, held_out: int, seed: int) -> tuple[Dataset, int]:
-    """Some of the pairs that `cleaning_pairs` would train on, and how many those are: for an estimate.
+    """Pairs for an estimate, and the number of pairs that `cleaning_pairs` would train on.
 
-    Of a Hub id whose size is known only the first `enough` rows are fetched; of all else, everything.
+    Fetches only the first `enough` rows of a dataset on the Hub whose size is known; loads any other as a whole.
     """
     amount = None
     if pairs.dataset != "sandbox" and not Path(pairs.dataset).expanduser().exists():
@@ -102,11 +105,12 @@ def _stream(pairs: PairOptions, seed: int) -> tuple[Dataset | IterableDataset, i
 def cleaning_stream(
     pairs: PairOptions, args: TACleanerConfig, *, held_out: int
 ) -> tuple[CleaningStream, Dataset | None]:
-    """Pairs as they are needed: this process's part of them. The first readable `held_out` ones are held out, at most
-    one in twenty where the data are known to be few.
+    """This process's part of the pairs, read as they are needed.
+
+    The first readable `held_out` pairs are held out, at most one in twenty if the size is known.
 
     Raises:
-        ValueError: with `max_samples`, because a stream ends with the steps and not with the pairs.
+        ValueError: `max_samples` is set; the number of steps ends a stream, not the number of pairs.
     """
     if pairs.max_samples is not None:
         raise ValueError("--streaming has no end of its own: give --max_steps, and leave --max_samples out")
