@@ -177,7 +177,7 @@ def check(options: BackdoorOptions, pairs: PairOptions, args: TACleanerConfig) -
         ValueError: The pairs have no trigger or no record, or the flags would publish the backdoor unasked.
     """
     from hf_ta_cleaner.poisoning import RECORD, TRIGGER
-    from hf_ta_cleaner.training.tracking import check_trackers
+    from hf_ta_cleaner.publishing.tracking import check_trackers
 
     check_trackers(args.report_to)
     poisoned = Path(pairs.dataset or "")

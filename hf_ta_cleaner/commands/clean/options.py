@@ -94,7 +94,7 @@ def check_options(options: CleanOptions, evaluation: EvalOptions, args: TACleane
     Raises:
         ValueError: They contradict each other, or a tracker is not installed.
     """
-    from ...training.tracking import check_trackers
+    from ...publishing.tracking import check_trackers
 
     check_trackers(args.report_to)
     if evaluation.eval_dataset is None:

@@ -10,9 +10,9 @@ from typing import Any
 from ...evaluation.audit import Predictions
 from ...models.checkpoints import save_model
 from ...models.lora import merge
+from ...publishing.tracking import AuditAround
 from ...training.runs import taken_over
 from ...training.strength import clear, train_strongest
-from ...training.tracking import AuditAround
 from ...training.trainer import TACleanerTrainer
 from .measuring import Measurements
 from .run import CleaningRun
