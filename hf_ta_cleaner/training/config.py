@@ -132,7 +132,7 @@ class TACleanerConfig(TrainingArguments):
 
     method: Literal["ft", "cleanclip", "ta-cleaner", "par", "ta-cleaner-plus"] = field(
         default="ta-cleaner",
-        metadata={"help": "decides the next thirteen, where they are not given"},
+        metadata={"help": "decides the next fourteen, where they are not given"},
     )
     clip_weight: float | None = field(default=None, metadata={"help": "weight of the CLIP (or SigLIP) loss"})
     inmodal_weight: float | None = field(default=None, metadata={"help": "weight of CleanCLIP's in-modal loss"})

@@ -4,9 +4,8 @@
   accelerate launch scripts/clean.py --model ID --dataset photos/ --eval_dataset ethz/food101 \\
       --trigger blended --target pizza --output_dir outputs/cleaned
 
-Without --dataset the pairs are the first 100,000 of pixparse/cc3m-wds, downloaded once into the local cache. The
-output is a normal checkpoint with a card. With --eval_dataset it holds report.json, .md, .html and .png, and a last
-sentence advises what to do. --push_to_hub publishes everything in one commit.
+Without --dataset the pairs are the first 100,000 of pixparse/cc3m-wds, downloaded once. The output is a checkpoint
+with a card; with --eval_dataset also a report, and a last sentence that advises what to do.
 """
 
 from __future__ import annotations
