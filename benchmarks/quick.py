@@ -38,7 +38,7 @@ ROWS = {
     "badclip, 14 px": ("badclip", (0,)),
 }
 
-#: What stands between these in the README is written by this command.
+#: What stands between these in docs/results.md is written by this command.
 MARKS = ("<!-- bench-quick -->", "<!-- /bench-quick -->")
 CONFIG, CLEAN_PAIRS = SCRIPTS / "configs" / "sandbox_clean.yaml", "10000"
 
@@ -116,13 +116,13 @@ def write(out: Path) -> None:
     machine = {"python": platform.python_version(), "cores": os.cpu_count(), "cpu": cpu_name(), **versions}
     (HERE / "quick.json").write_text(json.dumps({"machine": machine, "cells": results}, indent=1) + "\n")
     (HERE / "quick.md").write_text(table(results, machine))
-    readme = HERE.parent / "README.md"
+    readme = HERE.parent / "docs" / "results.md"
     readme.write_text(with_headline(readme.read_text(encoding="utf-8"), results), encoding="utf-8")
     print(table(results, machine))
 
 
 def with_headline(readme: str, results: list[dict]) -> str:
-    """The README with this benchmark's short table between its two marks."""
+    """The page with this benchmark's short table between its two marks."""
     start, end = MARKS
     before, _, rest = readme.partition(start)
     _, _, after = rest.partition(end)

@@ -53,7 +53,7 @@ def test_the_readme_keeps_everything_else(quick):
 def test_the_committed_tables_are_those_of_the_results(quick):
     content = json.loads((BENCHMARKS / "quick.json").read_text(encoding="utf-8"))
     assert (BENCHMARKS / "quick.md").read_text(encoding="utf-8") == quick.table(content["cells"], content["machine"])
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    readme = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
     assert quick.with_headline(readme, content["cells"]) == readme
     assert quick.headline(content["cells"]) in readme
     for row, (_, seeds) in quick.ROWS.items():
