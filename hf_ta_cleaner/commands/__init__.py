@@ -11,7 +11,7 @@ from pathlib import Path
 from hf_ta_cleaner import __version__
 
 
-COMMANDS = ("poison", "craft", "backdoor", "scan", "check_data", "clean", "audit", "push")
+COMMANDS = ("poison", "craft", "backdoor", "scan", "check_data", "clean", "audit", "push", "subtexts")
 
 
 def commands() -> dict[str, str]:

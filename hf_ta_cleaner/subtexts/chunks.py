@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from . import lexicon as lx
+from . import wordnet
 from .parts import Attribute, Phrase
 
 
@@ -111,6 +112,12 @@ def chunks(tokens: list[Token]) -> tuple[list[Chunk], set[str]]:
         i += chunker.take_phrase(i) or chunker.take_word(i)
     chunker.close()
     return chunker.found, chunker.content
+
+
+def _is_alive(noun: str, plural: bool) -> bool:
+    """Whether a noun names a person or an animal."""
+    lemma = lx.noun_lemma(noun, plural)
+    return lemma in lx.PEOPLE or any(wordnet.is_kind_of(lemma, kind) for kind in ("person", "animal"))
 
 
 class _Chunker:
@@ -331,7 +338,7 @@ class _Chunker:
             return "NO" if text in ("no", "neither") else "NOT"
         if text in ("who", "whom", "which") or (text == "that" and last == "N"):
             return "SKIP"
-        if text in lx.PRONOUNS or (text in ("her", "one") and not self._opens_noun(i + 1)):
+        if text in lx.PRONOUNS or (text in ("her", "one", "other", "others") and not self._opens_noun(i + 1)):
             return "O"
         if text in lx.DETERMINERS or (text == "one" and not self.determiner):
             return "D"
@@ -372,8 +379,27 @@ class _Chunker:
             token.tag = "VBG"
             return "V"
         if tag[:2] in ("NN", "FW"):
-            return "N"
+            return "V" if self._does(i, before, noun_follows) else "N"
         return "SKIP" if tag[:2] in ("RB", "RP", "UH", "EX", "PD") else "X"
+
+    def _does(self, i: int, before: str, noun_follows: bool) -> bool:
+        """Whether a word that is tagged as a noun says what the noun before it does: "a dog jumps", "a man drinking".
+
+        WordNet decides: how often the word is a verb, and whether the noun before it is somebody. Writes the tag.
+        """
+        token, share = self.tokens[i], wordnet.verb_share(self.tokens[i].text)
+        if before not in ("N", "B", "K", "C") or not share or noun_follows:
+            return False
+        plural = bool(self.words) and self.words[-1].plural
+        alive = before == "N" and _is_alive(self.words[-1].text, plural)
+        if token.text.endswith("ing") and len(token.text) > 4:
+            token.tag = "VBG"
+            return share > 0.5 or alive
+        agrees = (token.tag == "NNS") != plural
+        if before != "N" or not (share >= 0.8 or (agrees and share >= (0.4 if alive else 0.55))):
+            return False
+        token.tag = "VBZ" if token.tag == "NNS" else "VBP"
+        return True
 
     def _classify_verb(self, token: Token, after: Token, before: str, noun_follows: bool) -> str:
         text, tag = token.text, token.tag
@@ -381,7 +407,9 @@ class _Chunker:
         if before in ("D", "A"):
             if participle and noun_follows:
                 return "A"
-            return "V" if participle and before == "A" else "N"
+            in_color = before == "A" and not self.determiner and self.words[-1].text in lx.COLORS
+            finite = tag == "VBZ" and in_color  # "a boy in white looks up"
+            return "V" if finite or (participle and before == "A") else "N"
         if before == "N":
             return "A" if noun_follows and text in lx.SUFFIX_PARTICIPLES else "V"
         opens = before in ("X", "C", "K")

@@ -101,12 +101,14 @@ class Parts:
         statements: What it says of them.
         words: Lower-case content lemmas of the whole caption, the names of its relations and the names of the
             relations those entail. `sub_text.words <= parts.words` means that the sub-text is also true here.
+        named: Lemmas of the nouns of the picture's other captions, where those are known.
     """
 
     caption: str
     phrases: tuple[Phrase, ...]
     statements: tuple[Statement, ...]
     words: frozenset[str]
+    named: frozenset[str] = frozenset()
 
     @property
     def eligible(self) -> bool:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from itertools import accumulate, chain, combinations
-from math import sqrt
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import accumulate, chain, combinations, islice, pairwise
+from math import log, sqrt
 from random import Random
 from typing import Any
 
@@ -20,7 +20,11 @@ from .parts import Parts, Phrase, Statement, normalize
 LIFT = 3.0
 #: Expected meetings on one noun before "never met" counts as "exclude each other".
 EXPECTED_MEETINGS = 3.0
+#: So many falsified statements are looked at for one that reads as well as the true one.
+CANDIDATES = 8
 _TRIES = 24
+#: Draws for one place of a statement; what a pair of words counts that never met.
+_DRAWS, _UNSEEN = 4, 0.1
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,7 @@ class Vocabulary:
     attribute_pairs: set[tuple[str, str]]
     verb_company: dict[str, set[str]]
     verb_pairs: set[tuple[str, str]]
+    bigrams: Counter[tuple[str, str]]
     _attribute_pools: dict[str, Pool] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -82,10 +87,12 @@ class Vocabulary:
         noun_counts: Counter = Counter()
         attribute_pairs: set[tuple[str, str]] = set()
         verb_pairs: set[tuple[str, str]] = set()
+        bigrams: Counter[tuple[str, str]] = Counter()
         captions = 0
         for row in rows:
             parts = Parts.from_row(row)
             captions += 1
+            bigrams.update(pairwise(_words(parts.caption)))
             for phrase in parts.phrases:
                 if phrase.lemma not in lx.VAGUE_NOUNS:
                     nouns[phrase.is_scene, _noun_form(phrase)][phrase.noun, phrase.lemma] += 1
@@ -120,6 +127,7 @@ class Vocabulary:
             attribute_pairs,
             dict(company),
             verb_pairs,
+            bigrams,
         )
 
     # --- Drawing ---------------------------------------------------------------------------------------------------
@@ -131,6 +139,7 @@ class Vocabulary:
         num_positive: int = 1,
         num_negative: int = 1,
         swap: tuple[str, ...] = ("noun", "relation", "attribute"),
+        others: Sequence[Parts] = (),
     ) -> tuple[list[SubText], list[SubText]]:
         """True and falsified smaller statements of one caption.
 
@@ -141,6 +150,7 @@ class Vocabulary:
             num_negative: How many falsified ones; fewer come back when no safe swap is found.
             swap: What may be swapped, any of "noun", "relation" (prepositions, verbs and postures) and "attribute".
                 One is drawn for every negative; the others are tried when it finds nothing.
+            others: Other captions of the same picture. No word of theirs is swapped in.
 
         Returns:
             (positives, negatives), each with distinct texts. A positive repeats the caption only when the caption is
@@ -157,7 +167,7 @@ class Vocabulary:
         seen = {parts.said.strip(), *(normalize(p.text) for p in positives)}
         negatives: list[SubText] = []
         for _ in range(num_negative):
-            negative = self._negative(parts, frames, drafts, r, swap, seen)
+            negative = self._negative(_with(parts, others), frames, drafts, r, swap, seen)
             if negative is not None:
                 seen.add(normalize(negative.text))
                 negatives.append(negative)
@@ -173,20 +183,37 @@ class Vocabulary:
         seen: set[str],
     ) -> SubText | None:
         for kind in r.sample(swap, len(swap)):
-            chance = 0.9 if kind == "attribute" else 0.5
-            fresh = [frame for frame in frames if kind in frame.offers]
-            more = (keeps(parts, frame, r, chance) for frame in r.sample(fresh, min(4, len(fresh))))
-            # The drawn positives first: a pair that differs in one word says most.
-            for base in chain(r.sample(drafts, len(drafts)), more):
-                places = [i for i, slot in enumerate(base) if slot.kind == kind]
-                for i in r.sample(places, len(places)):
+            found = list(islice(self._candidates(parts, frames, drafts, r, kind, seen), CANDIDATES))
+            if found:
+                fluent = [negative for negative, ahead in found if ahead >= 0]
+                return r.choice(fluent) if fluent else max(found, key=lambda one: one[1])[0]
+        return None
+
+    def _candidates(
+        self, parts: Parts, frames: list[Skeleton], drafts: list[Draft], r: Random, kind: str, seen: set[str]
+    ) -> Iterator[tuple[SubText, float]]:
+        """Statements falsified in one part of this kind, and how much better each reads than the true one."""
+        chance = 0.9 if kind == "attribute" else 0.5
+        fresh = [frame for frame in frames if kind in frame.offers]
+        more = (keeps(parts, frame, r, chance) for frame in r.sample(fresh, min(4, len(fresh))))
+        # The drawn positives first: a pair that differs in one word says most.
+        for base in chain(r.sample(drafts, len(drafts)), more):
+            places = [i for i, slot in enumerate(base) if slot.kind == kind]
+            for i in r.sample(places, len(places)):
+                for _ in range(_DRAWS):
                     swapped = self._swap(parts, base, base[i], r)
                     if swapped is None:
-                        continue
+                        break
                     draft = (*base[:i], swapped, *base[i + 1 :])
-                    if normalize(render(draft)) not in seen:
-                        return SubText.of(draft, swapped=swapped.text, original=base[i].text, kind=kind)
-        return None
+                    text = render(draft)
+                    if normalize(text) not in seen:
+                        ahead = self.fluency(text) - self.fluency(render(base))
+                        yield SubText.of(draft, swapped=swapped.text, original=base[i].text, kind=kind), ahead
+
+    def fluency(self, text: str) -> float:
+        """How much a text reads like the captions: the mean logarithm of how often its neighbouring words meet."""
+        pairs = list(pairwise(_words(text)))
+        return sum(log(self.bigrams[pair] + _UNSEEN) for pair in pairs) / len(pairs)
 
     def _swap(self, parts: Parts, base: Draft, slot: Slot, r: Random) -> Slot | None:
         def new(surface: str, lemma: str) -> bool:
@@ -207,12 +234,18 @@ class Vocabulary:
     def _noun(
         self, parts: Parts, phrase: Phrase, r: Random, new: Callable[[str, str], bool]
     ) -> tuple[str, str] | None:
-        others = {p.lemma for p in parts.phrases}
+        others = {p.lemma for p in parts.phrases} | parts.named
+        senses = wordnet.supersenses(phrase.lemma)[:2]
 
-        def fits(surface: str, lemma: str) -> bool:
+        def false(surface: str, lemma: str) -> bool:
             if not new(surface, lemma) or not parts.words.isdisjoint(lemma.split(" ")):
                 return False
             return not any(_same_thing(lemma, other) or self._go_together(lemma, other) for other in others)
+
+        def alike(surface: str, lemma: str) -> bool:
+            return bool(set(senses) & set(wordnet.supersenses(lemma)[:2])) and false(surface, lemma)
+
+        fits = alike if senses else false  # without WordNet any false noun of its form will do
 
         form = _noun_form(phrase)
         order = {"a": ("a", "the"), "": ("", "the", "a"), "the": ("the", "a", ""), "s": ("s",)}[form]
@@ -303,6 +336,19 @@ class Vocabulary:
             if found:
                 return found
         return None
+
+
+def _words(text: str) -> list[str]:
+    """The words of a text in lower case, with a mark at both ends."""
+    return ["<", *normalize(text).split(), ">"]
+
+
+def _with(parts: Parts, others: Sequence[Parts]) -> Parts:
+    """The parts of a caption that also know the words of the picture's other captions."""
+    if not others:
+        return parts
+    words = parts.words.union(*(other.words for other in others))
+    return replace(parts, words=words, named=frozenset(p.lemma for other in others for p in other.phrases))
 
 
 def _noun_form(phrase: Phrase) -> str:

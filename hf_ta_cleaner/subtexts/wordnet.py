@@ -37,10 +37,12 @@ _ENDINGS: dict[str, tuple[tuple[str, str], ...]] = {
 
 @dataclass(frozen=True)
 class Synset:
-    """One sense: its words and its pointers (symbol, part of speech, offset, word, other word)."""
+    """One sense: its supersense (number of a lexicographer file, lexnames(5WN)), its words and its pointers (symbol,
+    part of speech, offset, word, other word)."""
 
     pos: str
     offset: int
+    supersense: int
     words: tuple[str, ...]
     pointers: tuple[tuple[str, str, int, int, int], ...]
 
@@ -57,6 +59,7 @@ class Database:
         self._data: dict[str, bytes] = {}
         self._index: dict[str, dict[str, tuple[int, ...]]] = {}
         self._exceptions: dict[str, dict[str, str]] = {}
+        self._counts: dict[str, dict[str, int]] | None = None
 
     def _read(self, name: str) -> bytes:
         if self.where.suffix == ".zip":
@@ -82,6 +85,21 @@ class Database:
             self._exceptions[pos] = {form: base for form, base, *_ in map(str.split, lines)}
         return self._exceptions[pos]
 
+    def counts(self, pos: str) -> dict[str, int]:
+        """Word -> how often its senses were tagged in WordNet's texts; empty where the list is not there."""
+        if self._counts is None:
+            self._counts = {name: {} for name in _FILES}
+            try:
+                lines = self._read("cntlist.rev").decode().splitlines()
+            except (KeyError, OSError):
+                lines = []
+            kinds = {"1": "n", "2": "v", "3": "a", "4": "r", "5": "a"}
+            for key, _, count in (line.split() for line in lines):
+                word, _, rest = key.partition("%")
+                of = self._counts[kinds[rest[0]]]
+                of[word] = of.get(word, 0) + int(count)
+        return self._counts[pos]
+
     def synset(self, pos: str, offset: int) -> Synset:
         """The sense whose line starts at this byte."""
         if pos not in self._data:
@@ -95,7 +113,7 @@ class Database:
             (symbol, "a" if to == "s" else to, int(where), int(ends[:2], 16), int(ends[2:], 16))
             for symbol, where, to, ends in (rest[1 + 4 * i : 5 + 4 * i] for i in range(int(rest[0])))
         )
-        return Synset(pos, offset, words, pointers)
+        return Synset(pos, offset, int(fields[1]), words, pointers)
 
     def morphy(self, word: str, pos: str) -> str | None:
         """The dictionary form of a word with underscores for spaces, None when unknown."""
@@ -192,6 +210,30 @@ def is_kind_of(noun: str, ancestor: str) -> bool:
 
 
 @lru_cache(maxsize=1 << 15)
+def supersenses(noun: str) -> tuple[int, ...]:
+    """The supersenses of a noun's senses, the most frequent first, each once; of a compound those of its last word."""
+    synsets = _synsets(noun, "n") or _synsets(noun.split(" ")[-1], "n")
+    return tuple(dict.fromkeys(synset.supersense for synset in synsets))
+
+
+@lru_cache(maxsize=1 << 15)
+def verb_share(word: str) -> float:
+    """How often a form is a verb, where it is a verb or a noun: high for "jumps" and "drinking", low for "buildings".
+
+    By the counts of WordNet's tagged texts, each sense once more. 0 where it knows no such verb, or is not there.
+    """
+    database = _database()
+    if database is None:
+        return 0.0
+    found = {pos: database.morphy(word, pos) for pos in ("v", "n")}
+    weights = {
+        pos: 0 if base is None else database.counts(pos).get(base, 0) + len(database.index(pos)[base])
+        for pos, base in found.items()
+    }
+    return weights["v"] / max(1, sum(weights.values()))
+
+
+@lru_cache(maxsize=1 << 15)
 def _antonyms(word: str) -> tuple[str, ...]:
     found: dict[str, None] = {}
     for synset in _synsets(word, None):
@@ -216,5 +258,6 @@ def lemma(word: str, pos: Pos = "n") -> str:
 
 def forget() -> None:
     """Empties every cache, so that a database installed meanwhile is found."""
-    for cached in (_database, _synsets, _above, _synonyms, _senses, is_kind_of, _antonyms, lemma):
-        cached.cache_clear()
+    cached = (_database, _synsets, _above, _synonyms, _senses, is_kind_of, supersenses, verb_share)
+    for function in (*cached, _antonyms, lemma):
+        function.cache_clear()

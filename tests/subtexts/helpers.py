@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from random import Random
 
-from hf_ta_cleaner.subtexts import Vocabulary, parse
+import pytest
+
+from hf_ta_cleaner.subtexts import Vocabulary, parse, wordnet
 
 
 # caption -> noun phrases ("attributes noun") and statements ("subject | verb | relation | object"); the order of
@@ -181,3 +183,6 @@ def draws(vocabulary: Vocabulary, caption: str, seeds: int = 40, **options) -> t
     """All positives and all negatives over many seeds."""
     found = [vocabulary.sub_texts(parse(caption), Random(seed), **options) for seed in range(seeds)]
     return [p for positives, _ in found for p in positives], [n for _, negatives in found for n in negatives]
+
+
+needs_wordnet = pytest.mark.skipif(not wordnet.available(), reason="WordNet is not installed")
