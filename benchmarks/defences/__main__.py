@@ -49,6 +49,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--suspects", type=Path, default=Path("outputs/bench"), help="folder of the backdoored models, shared"
     )
+    parser.add_argument("--rows", nargs="+", metavar="ATTACK", help="only these attacks of the parts")
+    parser.add_argument("--methods", nargs="+", metavar="METHOD", help="only these methods, and none")
+    parser.add_argument("--at", type=float, metavar="STRENGTH", help="all methods at this strength, without the rule")
     parser.add_argument("--world", choices=["sandbox", "photos"], default="sandbox", help="where (default: sandbox)")
     parser.add_argument("--photos", help="with --world photos: Hub id or folder of the photographs")
     parser.add_argument("--clip", type=Path, help="with --world photos: the CLIP that benchmarks.photos has trained")
@@ -86,7 +89,7 @@ def main(argv: list[str] | None = None) -> None:
     strengths = json.loads(rule_file.read_text())["strengths"] if rule_file.is_file() else {}
     world = world_of(args)
     planner = Planner(out, args.suspects, strengths, tuple(fast_precision()), world=world)
-    parts = {part: planner.cells(part, args.seeds or SEEDS.get(part, 1)) for part in args.part}
+    parts = {part: wanted(planner, part, args) for part in args.part}
     if args.plan:
         print(describe(planner, parts, args.jobs))
         return
@@ -94,12 +97,15 @@ def main(argv: list[str] | None = None) -> None:
         out.mkdir(parents=True, exist_ok=True)
         runner = Runner(args.jobs)
         runner.run_all([step] for step in world.prepared)
-        expected = rule_minutes(planner, args.part, args.jobs)
-        print(f"the rule for the strengths: about {expected:.0f} minutes, if it is not done")
-        choice = run.settle_strengths(planner, runner, {**dict.fromkeys(strengths), **methods_of(args.part)})
+        if args.at is None:
+            expected = rule_minutes(planner, args.part, args.jobs)
+            print(f"the rule for the strengths: about {expected:.0f} minutes, if it is not done")
+            choice = run.settle_strengths(planner, runner, {**dict.fromkeys(strengths), **methods_of(args.part)})
+        else:
+            choice = run.fix_strengths(planner, methods_of(args.part), args.at)
         planner = Planner(out, args.suspects, choice.strengths, planner.fast, world=world)
         for part in args.part:
-            cells = planner.cells(part, args.seeds or SEEDS.get(part, 1))
+            cells = wanted(planner, part, args)
             left = minutes(unique_steps(cells), unique_steps(cells), args.jobs)
             print(f"{part}: {len(cells)} cells, about {left:.0f} minutes with {args.jobs} jobs", flush=True)
             run.run_part(cells, runner, out)
@@ -107,6 +113,13 @@ def main(argv: list[str] | None = None) -> None:
         write(out, HERE if args.world == "sandbox" else ROOT / "benchmarks" / "photos")
     if args.readme:
         write_readme(ROOT / "README.md", HERE / "matrix.json")
+
+
+def wanted(planner: Planner, part: str, args: argparse.Namespace) -> list[Cell]:
+    """The cells of a part that the flags ask for."""
+    cells = planner.cells(part, args.seeds or SEEDS.get(part, 1))
+    cells = [cell for cell in cells if not args.rows or cell.row in args.rows]
+    return [cell for cell in cells if not args.methods or cell.method in ("none", *args.methods)]
 
 
 def rule_minutes(planner: Planner, parts: list[str], jobs: int) -> float:

@@ -71,6 +71,9 @@ PLUS_ABLATIONS: dict[str, tuple[str, ...]] = {
     "no search before training": ("--adversarial_search", "0"),
 }
 
+#: What the part `maps` changes of ta-cleaner-plus.
+MAPS = ("--adversarial_map", "0.2", "--image_structured_noise", "0.25")
+
 #: Seconds of one core: a process' start, a pair trained on by method, an audit; corrected by what steps have taken.
 START = 20.0
 PER_PAIR = {"ft": 0.0030, "cleanclip": 0.0055, "ta-cleaner": 0.0065, "par": 0.0045, "ta-cleaner-plus": 0.0057}
@@ -307,6 +310,13 @@ def ablation(planner: Planner, seeds: int) -> Iterable[Cell]:
                 )
 
 
+def maps(planner: Planner, seeds: int) -> Iterable[Cell]:
+    """ta-cleaner-plus with smooth changes of the whole picture in its search, as many pictures left alone."""
+    for row in (*WHOLE, *HARD):
+        for seed in range(seeds):
+            yield planner.cell("maps", row, seed, "ta-cleaner-plus", variant="learnt maps", flags=MAPS)
+
+
 def lora(planner: Planner, seeds: int) -> Iterable[Cell]:
     for row in HARD:
         for seed in range(seeds):
@@ -330,6 +340,7 @@ PARTS: dict[str, Callable[[Planner, int], Iterable[Cell]]] = {
     "adaptive": adaptive,
     "ablation": ablation,
     "lora": lora,
+    "maps": maps,
 }
 
 #: How many seeds a part has unless --seeds says otherwise.

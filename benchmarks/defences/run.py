@@ -30,6 +30,15 @@ def settle_strengths(planner: Planner, runner: Runner, methods: Iterable[str]) -
     return choice
 
 
+def fix_strengths(planner: Planner, methods: Iterable[str], strength: float) -> rule.Choice:
+    """All methods at one strength, without the rule; the file says so."""
+    choice = rule.Choice(0.0, strengths=dict.fromkeys(methods, strength))
+    content = {**choice.to_dict(), "reference": None}
+    content["rule"] = f"All methods at strength {strength:g}. It was not settled by the rule."
+    (planner.out / "rule.json").write_text(json.dumps(content, indent=1) + "\n")
+    return choice
+
+
 def rule_step(planner: Planner, method: str, strength: float) -> Step:
     folder = planner.out / "rule" / f"{method.replace(' ', '_')}-s{strength:g}"
     world = planner.world

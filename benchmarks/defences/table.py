@@ -22,6 +22,7 @@ TITLES = {
     "adaptive": "Attackers who know the defence",
     "ablation": "What of ta-cleaner does it",
     "lora": "LoRA",
+    "maps": "ta-cleaner-plus that also searches smooth changes of whole pictures",
 }
 
 
@@ -234,7 +235,9 @@ def to_markdown(matrix: dict[str, Any]) -> str:
         "method. Per cent; CA loss against the better of the suspect and the never-poisoned model after ft on the "
         "same pairs; excess over the never-poisoned model under the same trigger. Seconds are of one CPU core, or, "
         "with *, of a GPU that 16 runs shared, where none of the seeds was run on a CPU (fp32 on both).",
-        f"## The strength of each method\n\n{rule['rule']}\n\nR = {percent(rule['reference'])}%. "
+        f"## The strength of each method\n\n{rule['rule']}"
+        if not rule["tried"]
+        else f"## The strength of each method\n\n{rule['rule']}\n\nR = {percent(rule['reference'])}%. "
         "Accuracy by strength, and retrieval recall at the chosen one, in per cent:\n\n"
         + "\n".join(
             f"- {method}: **{strength:g}** ("

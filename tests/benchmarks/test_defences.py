@@ -28,6 +28,7 @@ from benchmarks.defences.rule import choose
 from benchmarks.harness import steps as steps_of_harness
 from benchmarks.harness.steps import Step
 from benchmarks.harness.tables import replace_block
+from benchmarks.photos.world import photos_world
 
 
 ROOT = Path(__file__).parents[2]
@@ -62,6 +63,7 @@ def test_sizes(planner):
     assert counts["adaptive"] == 2 * len(ATTACKERS) * 5
     assert counts["ablation"] == 2 * (len(ABLATIONS) + len(PLUS_ABLATIONS) + 3 + 2 + 2)
     assert counts["lora"] == 2 * len(LORA)
+    assert counts["maps"] == len(WHOLE) + 2
     assert set(SIX) < set(ROWS)
 
 
@@ -145,6 +147,38 @@ def test_the_plan_is_printed_and_nothing_is_run(tmp_path, capsys, monkeypatch):
     assert "first the rule for the strengths" in said and "t1: 36 cells" in said and "rebound: 20 cells" in said
     assert "badclip / 0 / ta-cleaner-plus" in said and "in all" in said
     assert not (tmp_path / "out").exists()
+
+
+def test_rows_methods_and_one_strength(planner, tmp_path):
+    line = ["--part", "t1", "whole", "--rows", "badclip", "blur", "--methods", "par", "--at", "0.5"]
+    args = command.parse(line)
+    assert [(c.row, c.method) for c in command.wanted(planner, "t1", args)][:2] == [
+        ("badclip", "none"),
+        ("badclip", "par"),
+    ]
+    assert {c.row for part in args.part for c in command.wanted(planner, part, args)} == {"badclip", "blur"}
+    choice = run.fix_strengths(planner, METHODS, args.at)
+    assert set(choice.strengths.values()) == {0.5}
+    written = json.loads((tmp_path / "rule.json").read_text())
+    text = table.to_markdown({"cells": [], "rule": written, "command": "", "machine": {}})
+    assert "All methods at strength 0.5. It was not settled by the rule." in text
+
+
+@pytest.mark.parametrize("attack", ["badclip", "color-cast"])
+def test_the_world_of_photographs(attack, tmp_path):
+    """Its own model, data, target and training; no flag is of the sandbox."""
+    world = photos_world("photos/", tmp_path / "clip", tmp_path / "data")
+    own = Planner(tmp_path, tmp_path / "bench", dict.fromkeys(METHODS, 1.0), world=world)
+    cell = own.cell("t1", attack, 1, "ta-cleaner")
+    for step in (*world.prepared, *cell.common, *cell.steps):
+        assert "sandbox" not in step.command and "banana" not in step.command
+    backdoor, cleaning = cell.steps[-2:]
+    assert float(flag(backdoor, "--learning_rate")) == world.presets[attack].learning_rate
+    assert flag(cleaning, "--dataset") == str(tmp_path / "data" / "clean")
+    assert flag(cleaning, "--reference") == str(tmp_path / "clip")
+    for step in cell.steps:
+        name = Path(step.command[0]).stem
+        importlib.import_module(f"hf_ta_cleaner.commands.{name}").make_parser().parse(step.command[1:])
 
 
 @pytest.mark.parametrize("line", [[], ["--plan"], ["--part", "t9"], ["--part", "t1", "--seeds", "0"]])
