@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from . import lexicon as lx
-from .chunks import Chunk, chunks, tokenize
+from .chunks import Chunk, chunks
 from .parts import Attribute, Parts, Phrase, Statement
+from .tokens import tokenize
 
 
 #: Relations after which "... holding a flag" is said of the nearer noun phrase.

@@ -21,10 +21,10 @@ LIFT = 3.0
 #: Expected meetings on one noun before "never met" counts as "exclude each other".
 EXPECTED_MEETINGS = 3.0
 #: So many falsified statements are looked at for one that reads as well as the true one.
-CANDIDATES = 8
+CANDIDATES = 6
 _TRIES = 24
 #: Draws for one place of a statement; what a pair of words counts that never met.
-_DRAWS, _UNSEEN = 4, 0.1
+_DRAWS, _UNSEEN = 3, 0.1
 
 
 @dataclass(frozen=True)
@@ -199,6 +199,7 @@ class Vocabulary:
         # The drawn positives first: a pair that differs in one word says most.
         for base in chain(r.sample(drafts, len(drafts)), more):
             places = [i for i, slot in enumerate(base) if slot.kind == kind]
+            true = self.fluency(render(base)) if places else 0.0
             for i in r.sample(places, len(places)):
                 for _ in range(_DRAWS):
                     swapped = self._swap(parts, base, base[i], r)
@@ -207,13 +208,14 @@ class Vocabulary:
                     draft = (*base[:i], swapped, *base[i + 1 :])
                     text = render(draft)
                     if normalize(text) not in seen:
-                        ahead = self.fluency(text) - self.fluency(render(base))
-                        yield SubText.of(draft, swapped=swapped.text, original=base[i].text, kind=kind), ahead
+                        made = SubText.of(draft, swapped=swapped.text, original=base[i].text, kind=kind)
+                        yield made, self.fluency(text) - true
 
     def fluency(self, text: str) -> float:
-        """How much a text reads like the captions: the mean logarithm of how often its neighbouring words meet."""
-        pairs = list(pairwise(_words(text)))
-        return sum(log(self.bigrams[pair] + _UNSEEN) for pair in pairs) / len(pairs)
+        """How much a lower-case text reads like the captions: the mean log of how often neighbouring words meet."""
+        words = ["<", *text.split(), ">"]
+        met = self.bigrams.get
+        return sum(log(met(pair, 0) + _UNSEEN) for pair in pairwise(words)) / (len(words) - 1)
 
     def _swap(self, parts: Parts, base: Draft, slot: Slot, r: Random) -> Slot | None:
         def new(surface: str, lemma: str) -> bool:

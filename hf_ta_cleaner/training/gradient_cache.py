@@ -72,11 +72,14 @@ def cached_loss(
                 surrogate = _product(embedder.towers(model, batch), share)
             if not last:
                 backward(surrogate)
-    trained = [head for head, own in zip(heads, free, strict=True) if own is not None and own.requires_grad]
-    for head, gradient in zip(trained, gradients[2:], strict=True):
-        if gradient is not None:
-            surrogate = surrogate + head * gradient
+    surrogate = surrogate + _of_heads(heads, free, gradients[2:])
     return loss.detach() + (surrogate - surrogate.detach())
+
+
+def _of_heads(heads, free, gradients) -> torch.Tensor | float:
+    """What takes the gradients of scale and bias to them; `free` are the copies that the loss was made of."""
+    trained = [head for head, own in zip(heads, free, strict=True) if own is not None and own.requires_grad]
+    return sum((head * g for head, g in zip(trained, gradients, strict=True) if g is not None), start=0.0)
 
 
 def _product(embeddings: Embeddings, gradients: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:

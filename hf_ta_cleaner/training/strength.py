@@ -192,7 +192,19 @@ def train_strongest(
         )  # fmt: skip
         if trainer.is_world_process_zero():
             _write(search, Path(args.output_dir))
-    chosen = search.chosen
+    _judge(search, args)
+    settings = _settings(args, search.chosen.strength)
+    if not (any(Path(settings.output_dir).glob("*model*.safetensors"))):
+        trainer, _ = _run(make_trainer, settings, search.chosen.strength, resume)
+    elif trainer is None or trainer.args.output_dir != settings.output_dir:
+        trainer = make_trainer(settings)
+        trainer.load_weights(settings.output_dir)
+    return trainer, search
+
+
+def _judge(search: Search, args: TACleanerConfig) -> None:
+    """Refuses a search in which everything diverged, and warns of one that found nothing within the budget."""
+    chosen, budget = search.chosen, search.budget
     if chosen.diverged:
         raise TrainingDiverged(
             f"the training diverges at every strength down to {min(search.utilities):g}; lower --learning_rate "
@@ -205,13 +217,6 @@ def train_strongest(
             ", ".join(f"{s:g}" for s in sorted(search.utilities)), budget, 100 * search.reference,
             100 * chosen.utility, chosen.strength,
         )  # fmt: skip
-    settings = _settings(args, chosen.strength)
-    if not (any(Path(settings.output_dir).glob("*model*.safetensors"))):
-        trainer, _ = _run(make_trainer, settings, chosen.strength, resume)
-    elif trainer is None or trainer.args.output_dir != settings.output_dir:
-        trainer = make_trainer(settings)
-        trainer.load_weights(settings.output_dir)
-    return trainer, search
 
 
 def clear(folder: str | Path) -> None:
