@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from benchmarks.photos.dataset import LABELLED, PAIRS, PhotosError, labelled, pairs
+from benchmarks.photos.dataset import LABELLED, PAIRS, labelled, pairs
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
 
         names = ("scenes", "primer", "steps", "batch_size", "learning_rate", "seed")
         train(args.photos, args.output_dir, **{name: getattr(args, name) for name in names})
-    except (PhotosError, FileExistsError) as error:
+    except ValueError as error:
         parser.error(str(error))
 
 

@@ -75,10 +75,15 @@ def load_photos(source: str, split: str) -> tuple[np.ndarray, np.ndarray]:
 def scene(part: str, index: int, labels: np.ndarray, seed: int = 0) -> Scene:
     """The scene behind row `index` of a part; `labels` are those of its split.
 
-    Of a part with fewer photographs than it names (a small copy of the data), every photograph there is may be used.
+    In a small copy of the data every part has the same share of the photographs.
     """
-    rows = PARTS[part][1]
-    rows = range(min(rows.start, len(labels) // 2), max(1, min(rows.stop, len(labels))))
+    split, rows = PARTS[part]
+    whole = max(rows.stop for of, rows in PARTS.values() if of == split)
+    rows = range(rows.start * len(labels) // whole, rows.stop * len(labels) // whole)
+    if not rows:
+        raise PhotosError(
+            f"{len(labels)} photographs of the split {split} leave none for the part {part}; give at least 50"
+        )
     return compose(f"{part} {index} {seed}", rows, labels, clear=part in ("primer", *LABELLED))
 
 

@@ -15,7 +15,7 @@ from transformers import AutoProcessor
 from benchmarks.photos.dataset import PARTS, load_photos, scene
 from benchmarks.photos.scenes import CLASSES, SIDE, caption
 from hf_ta_cleaner.commands.parser import fast_precision
-from hf_ta_cleaner.models.checkpoints import save_model
+from hf_ta_cleaner.models.checkpoints import prepare_output_dir, save_model
 from hf_ta_cleaner.models.zero_shot import ZeroShotHead, image_features
 from hf_ta_cleaner.sandbox.pretrain import build_model, build_processor, build_tokenizer, pretrain
 from hf_ta_cleaner.seeding import code_digest
@@ -34,6 +34,7 @@ def train(
     batch_size: int = 256,
     learning_rate: float = 1e-3,
     seed: int = 0,
+    tested: int = 2_000,
 ) -> None:
     """Draws the scenes into OUTPUT-pictures, once, and trains on them; with torchrun on several processes.
 
@@ -41,19 +42,24 @@ def train(
         source: The photographs, see `load_photos`.
         output: Where the checkpoint goes; it is written at every report, so an interrupted training leaves its latest.
         scenes, primer: Captioned scenes, and how many easy ones come before them.
+        tested: Labelled pictures for the accuracy that is printed.
+
+    Raises:
+        ValueError: The output folder is not empty.
     """
     rank, alone = int(os.environ.get("RANK", 0)), "RANK" not in os.environ
     pictures = output.with_name(output.name + "-pictures")
     if not alone:
         dist.init_process_group("gloo")
     if not rank:
+        prepare_output_dir(output)
         draw(source, pictures, {"primer": primer, "pretrain": scenes}, seed)
         build_processor(build_tokenizer(_captions(pictures)), SIDE).save_pretrained(output)
     if not alone:
         dist.barrier()
     processor = AutoProcessor.from_pretrained(output)
     model = build_model(processor.tokenizer, seed, shape="tiny-8", size=SIDE)
-    shown, labels = evaluation(source)
+    shown, labels = evaluation(source, tested)
     for report in pretrain(
         model,
         np.load(pictures / "pixels.npy", mmap_mode="r"),
@@ -79,7 +85,7 @@ def train(
         (output / "pretrain.json").write_text(json.dumps({"seed": seed, "batch_size": batch_size, **last}) + "\n")
 
 
-def evaluation(source: str, n: int = 2_000) -> tuple[np.ndarray, np.ndarray]:
+def evaluation(source: str, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Pictures `(n, 64, 64, 3)` and labels of the part that recipes are developed on."""
     photos, labels = load_photos(source, PARTS["development"][0])
     scenes = [scene("development", index, labels) for index in range(n)]

@@ -24,7 +24,7 @@ def write_photos(folder, names=CLASSES, column="img"):
     """Photographs of noise, one mean colour for each class."""
     r = np.random.default_rng(0)
     features = Features({column: Image(), "label": ClassLabel(names=list(names))})
-    for split, n in (("train", 60), ("test", 40)):
+    for split, n in (("train", 100), ("test", 40)):
         means = 20 * (np.arange(n) % 10)
         pixels = (means[:, None, None, None] + r.integers(0, 60, (n, 32, 32, 3))).astype(np.uint8)
         rows = {column: [PIL.fromarray(p) for p in pixels], "label": (np.arange(n) % 10).tolist()}
@@ -92,6 +92,26 @@ def test_the_defender_has_photographs_of_its_own():
         assert split != other or not set(rows) & set(others), (a, b)
 
 
+@pytest.mark.parametrize("size", [1.0, 0.02])
+def test_scenes_take_their_own_photographs(size):
+    """As drawn, not only as the table says; of a small copy of the data too."""
+    drawn = {}
+    for part, (split, rows) in PARTS.items():
+        labels = np.zeros(round(size * (50_000 if split == "train" else 10_000)), dtype=int)
+        taken = {photo.row for i in range(300) for photo in scene(part, i, labels).photos}
+        assert all(rows.start * size <= row < rows.stop * size for row in taken), part
+        drawn[part] = {(split, row) for row in taken}
+    defender = ("clean", "validation", "rebound")
+    for a, b in combinations((*defender, "development", "evaluation"), 2):
+        assert not drawn[a] & drawn[b]
+    assert not any(drawn["poison"] & drawn[part] for part in defender)
+
+
+def test_too_few_photographs_are_refused():
+    with pytest.raises(PhotosError, match="leave none for the part validation"):
+        scene("validation", 0, np.zeros(10, dtype=int))
+
+
 def test_pairs_and_labelled_pictures(source):
     data = pairs(source, "clean", 12)
     assert data.features == Features({"image": Image(), "caption": Value("string")}) and len(data) == 12
@@ -120,7 +140,9 @@ def test_data_command_and_a_few_steps_of_training(source, tmp_path, capsys):
     assert "6 pictures" in capsys.readouterr().out
     draw(source, tmp_path / "clip-pictures", {"primer": 40, "pretrain": 60}, 0)
     before = (tmp_path / "clip-pictures" / "pixels.npy").stat().st_mtime_ns
-    train(source, tmp_path / "clip", scenes=60, primer=40, steps=3, batch_size=8)
+    train(source, tmp_path / "clip", scenes=60, primer=40, steps=3, batch_size=8, tested=20)
+    with pytest.raises(ValueError, match="clip"):
+        train(source, tmp_path / "clip", scenes=60, primer=40, steps=3, batch_size=8, tested=20)
     assert (tmp_path / "clip-pictures" / "pixels.npy").stat().st_mtime_ns == before  # drawn once
     model, processor = load_model(tmp_path / "clip")
     assert model.config.vision_config.image_size == SIDE and model.config.vision_config.patch_size == 8
