@@ -45,15 +45,13 @@ def stream_with_roles(
     Raises:
         DataError: No column fits, or the first row cannot be read. While the stream is read: a cell holds no caption.
     """
-    try:
-        first = {} if stream.features else next(iter(stream), {})
-    except Exception as error:  # network, archive and decoder errors have no common base
-        raise DataError(
-            f"'{source}' cannot be streamed: {type(error).__name__}: {error}. Check the source."
-        ) from error
-    known, names = stream.features or {}, list(stream.features or first)
+    known = stream.features or {}
+    first = {} if known else _first_row(source, stream)
+    names = list(known or first)
     found = find_columns(str(source), names, columns, known)
     image, caption = found["image"], found["caption"]
+    if getattr(known.get(image), "dtype", "") in {"string", "large_string"}:
+        first = _first_row(source, stream)
     check_no_addresses(source, image, [first.get(image)])
     features = {"image": datasets.Image(decode=False), "caption": datasets.Value("string")}
     several = isinstance(known.get(caption, first.get(caption)), (list, datasets.List, datasets.LargeList))
@@ -133,6 +131,15 @@ def _with_captions(source: Any, dataset: datasets.Dataset, column: str) -> datas
         ) from error
     types = {"caption": datasets.Value("string"), "captions": CAPTIONS}
     return with_columns(dataset, values, {name: types[name] for name in values})
+
+
+def _first_row(source: Any, stream: datasets.IterableDataset) -> dict[str, Any]:
+    try:
+        return next(iter(stream), {})
+    except Exception as error:  # network, archive and decoder errors have no common base
+        raise DataError(
+            f"'{source}' cannot be streamed: {type(error).__name__}: {error}. Check the source."
+        ) from error
 
 
 def _stream_row(row: dict[str, Any], image_column: str, caption_column: str, several: bool) -> dict[str, Any]:

@@ -66,9 +66,7 @@ def _check(file: Path, members: list[zipfile.ZipInfo], folder: Path) -> None:
     size, allowed = sum(member.file_size for member in members), max(GROWTH * file.stat().st_size, ALLOWANCE)
     free = shutil.disk_usage(folder).free
     if size > min(allowed, free):
-        reason = (
-            "more than such a zip of pictures holds" if size > allowed else f"with {free:,} bytes free in the cache"
-        )
+        reason = "more than a zip of pictures holds" if size > allowed else f"and the cache has {free:,} bytes free"
         raise DataError(f"'{file}' holds {size:,} bytes, {reason}. Unpack it yourself and give the folder.")
 
 

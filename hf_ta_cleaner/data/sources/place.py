@@ -97,9 +97,8 @@ def find_pictures(root: Path, names: list[str | None]) -> list[str | None]:
         return paths
     known = _files_by_name(root)
     looked_up = [_look_up(known, name) or path if name else None for name, path in zip(names, paths, strict=True)]
-    moved = sum(a != b for a, b in zip(paths, looked_up, strict=True))
-    if moved:
-        logger.info("%s: %d pictures are found by their file names in folders below it", root, moved)
+    if moved := set(looked_up) - set(paths):
+        logger.info("%s: %d pictures are found by their file names in folders below it", root, len(moved))
     return looked_up
 
 
