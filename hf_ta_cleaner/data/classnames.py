@@ -60,12 +60,12 @@ def with_classes(source: Any, dataset: datasets.Dataset, file: str | os.PathLike
 
 
 def are_synsets(names: Sequence[str]) -> bool:
-    """Whether all names are WordNet ids, as of ImageNet's class folders: "n01440764" says nothing in a prompt."""
+    """Whether all names are WordNet ids, as of ImageNet's class folders. A prompt needs words, not "n01440764"."""
     return all(SYNSET.fullmatch(name) for name in names)
 
 
 def find_map(source: str | os.PathLike, names: Sequence[str]) -> Path | None:
-    """The file that comes with a local data set and names all of its WordNet ids, if there is one.
+    """The file beside a local data set that names all of its WordNet ids, or None.
 
     ImageNet as Kaggle ships it has LOC_synset_mapping.txt up to four folders above the class folders; tiny-imagenet
     has words.txt one above. All of `MAPS` are looked for in the folder of the data and the one above it.
@@ -119,8 +119,8 @@ def read_class_names(file: Path, old: Sequence[str], *, numbered: bool = False) 
 def first_synonyms(names: Sequence[str]) -> list[str]:
     """Names cut at their first comma where that leaves them distinct: "tench, Tinca tinca" -> "tench".
 
-    ImageNet names its classes by all words of a WordNet synset; no caption reads like that, so the first word goes
-    into the prompt. "Cardigan, Cardigan Welsh corgi" stays, because there is a class "cardigan".
+    ImageNet names its classes by all words of a WordNet synset. No caption reads like that, so prompts have the first
+    word alone. "Cardigan, Cardigan Welsh corgi" stays, because there is a class "cardigan".
     """
     short = [name.split(",")[0].strip() or name for name in names]
     count = Counter(name.lower() for name in short)

@@ -1,4 +1,4 @@
-"""Which rows can be trained on, and what a picture's pixels are."""
+"""Rows that cannot be read are taken out; pictures of every mode become RGB."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def clean_rows(
 ) -> tuple[datasets.Dataset, list[Dropped]]:
     """Take out the rows whose image does not decode to the end or whose caption is blank.
 
-    Every image is decoded once; the cache keeps the verdicts. The dropped rows are counted, the first ten logged,
-    all of them returned.
+    Every image is decoded once, and the cache keeps the result. The log has the number of dropped rows and the first
+    ten; all are returned.
 
     Raises:
         DataError: more than `max_share` (a fraction in [0, 1]) of the rows would be dropped.
