@@ -7,6 +7,8 @@ import shutil
 import zipfile
 from pathlib import Path
 
+import datasets
+
 from tests.data.helpers import CAPTIONS, as_metadata_csv, as_webdataset, names, write_csv
 
 
@@ -74,8 +76,6 @@ def as_lone_table_in_a_folder(folder, pictures):
 
 def as_img2dataset_files(folder, pictures):
     """The `files` output: picture, .txt and .json in numbered folders, a parquet of addresses beside them."""
-    import datasets
-
     root = folder.parent / "cc3m"
     for i, (name, caption) in enumerate(zip(names(folder), CAPTIONS, strict=True)):
         shard = root / f"{i // 4:05}"
@@ -84,9 +84,17 @@ def as_img2dataset_files(folder, pictures):
         shutil.copy(folder / name, shard / f"{key}{Path(name).suffix}")
         (shard / f"{key}.txt").write_text(caption, encoding="utf-8")
         _json(shard / f"{key}.json", {"caption": caption, "url": f"https://example.org/{name}", "status": "success"})
-    rows = {"url": ["https://example.org/0.jpg"], "caption": ["a dog"], "key": ["000000000"]}
-    datasets.Dataset.from_dict(rows).to_parquet(str(root / "00000.parquet"))
+    _addresses(root / "00000.parquet")
     _json(root / "00000_stats.json", {"count": 6, "successes": 6})
+    return root
+
+
+def as_img2dataset_shards(folder, pictures):
+    """The `webdataset` output: a parquet of addresses and a .json of counts beside each shard."""
+    root = as_webdataset(folder, pictures)
+    (root / "cc3m-validation-0000.tar").unlink()
+    _addresses(root / "cc3m-train-0000.parquet")
+    _json(root / "cc3m-train-0000_stats.json", {"count": 6, "successes": 6})
     return root
 
 
@@ -173,6 +181,7 @@ ONE_CAPTION = [
     as_json_list,
     as_lone_table_in_a_folder,
     as_img2dataset_files,
+    as_img2dataset_shards,
     as_zip,
     as_zip_of_shards,
 ]
@@ -194,6 +203,11 @@ def _lines(file: Path, lines: list[str]) -> Path:
 def _json(file: Path, content) -> Path:
     file.write_text(json.dumps(content), encoding="utf-8")
     return file
+
+
+def _addresses(file: Path) -> None:
+    rows = {"url": ["https://example.org/0.jpg"], "caption": ["a dog"], "key": ["000000000"]}
+    datasets.Dataset.from_dict(rows).to_parquet(str(file))
 
 
 def _zip(file: Path, root: Path, members) -> Path:
