@@ -189,6 +189,7 @@ def test_annotations_of_two_kinds_ask(folder, pictures, tmp_path):
         ('{"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [{"image_id": 1}]}', r"KeyError: 'caption'"),
         ('{"images": [', r"cannot be read: JSONDecodeError"),
         ('["a", "b"]', r"entry 1 is 'a' and no JSON object"),
+        ('[{"image": 5, "caption": "a"}]', r"column 'image' holds 5\. Wanted paths"),
         ('{"a.jpg": "a dog"}', r"in no form known here"),
     ],
 )

@@ -91,25 +91,25 @@ def find_pictures(root: Path, names: list[str | None]) -> list[str | None]:
     no file has that name. If no picture at all is where its name says, all are looked up below `root` by the end of
     their names; a name that several pictures end with stays as it is.
     """
-    paths = [None if not name else _path(root, name) for name in names]
-    given = [path for path in paths if path is not None]
-    if not given or any(os.path.exists(path) for path in given):
-        return paths
-    known = _files_by_name(root)
-    looked_up = [_look_up(known, name) or path if name else None for name, path in zip(names, paths, strict=True)]
-    if moved := set(looked_up) - set(paths):
-        logger.info("%s: %d pictures are found by their file names in folders below it", root, len(moved))
-    return looked_up
+    base = str(root.resolve())
+    paths = {name: _path(base, name) for name in dict.fromkeys(names) if name}
+    if paths and not any(map(os.path.exists, paths.values())):
+        known = _files_by_name(base)
+        found = {name: path for name in paths if (path := _look_up(known, name))}
+        if found:
+            logger.info("%s: %d pictures are found by their file names in folders below it", root, len(found))
+        paths |= found
+    return [paths.get(name) for name in names]
 
 
-def _path(root: Path, name: str) -> str:
-    path = (root / name).resolve()
-    if "\\" in name and not path.exists():
-        path = (root / name.replace("\\", "/")).resolve()
-    return str(path)
+def _path(base: str, name: str) -> str:
+    path = os.path.join(base, name)
+    if "\\" in name and not os.path.exists(path):
+        path = os.path.join(base, name.replace("\\", "/"))
+    return path
 
 
-def _files_by_name(root: Path) -> dict[str, list[str]]:
+def _files_by_name(root: str) -> dict[str, list[str]]:
     """All files below `root`, linked folders included, each folder once."""
     known: dict[str, list[str]] = {}
     seen = set()
@@ -132,4 +132,4 @@ def _look_up(known: dict[str, list[str]], name: str) -> str | None:
         if len(found) <= 1:
             break
         found = [path for path in found if Path(path).parts[-count:] == tuple(parts[-count:])]
-    return str(Path(found[0]).resolve()) if len(found) == 1 else None
+    return found[0] if len(found) == 1 else None

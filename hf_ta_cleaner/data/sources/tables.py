@@ -100,6 +100,8 @@ def _open(files: list[Path], columns: Columns, cache_dir: Cache) -> datasets.Dat
             cells = [row[place] if place < len(row) else None for row in table.rows]
             if role == "image":
                 check_no_addresses(file, name, cells)
+                if wrong := [cell for cell in cells if not isinstance(cell, (str, type(None)))]:
+                    raise DataError(f"'{file}': column '{name}' holds {wrong[0]!r:.40}. Wanted paths of pictures.")
                 cells = find_pictures(file.parent, cells)
             values.setdefault(name, []).extend(cells)
     if len({len(cells) for cells in values.values()}) > 1 or len(values) != len(columns):
