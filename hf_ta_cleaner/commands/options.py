@@ -29,7 +29,7 @@ class PairOptions:
     _argument_group_name = "image-caption pairs"
 
     dataset: str | None = field(
-        default=None, metadata={"help": "sandbox, Hub id, folder, csv/tsv, parquet or saved dataset"}
+        default=None, metadata={"help": "sandbox, Hub id, folder, table, zip, parquet or saved dataset (docs/data.md)"}
     )
     split: str | None = field(default=None, metadata={"help": "split to take (default: train)"})
     image_column: str | None = field(default=None, metadata={"help": "name of the picture column, if not found"})

@@ -1,4 +1,4 @@
-"""Class names that can stand in a prompt: read from a file, found beside the data, cut to their first synonym."""
+"""Class names that can stand in a prompt: from a file, or from the data, cut to a synonym or split into words."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import datasets
+
+from .roles import column_values, with_columns
 from .sources import DataError
 
 
@@ -19,13 +23,49 @@ SYNSET = re.compile(r"n\d{8}")
 MAPS = ("LOC_synset_mapping.txt", "words.txt", "classnames.txt", "classnames.json", "imagenet_class_index.json")
 
 
+def with_classes(source: Any, dataset: datasets.Dataset, file: str | os.PathLike | None) -> datasets.Dataset:
+    """Make `label` a ClassLabel whose names can stand in a prompt.
+
+    Raises:
+        DataError: Rows without a label, numbers without names, names that do not fit.
+    """
+    feature, labels = dataset.features["label"], column_values(dataset, "label")
+    missing = sum(label is None or label == -1 for label in labels)
+    if missing:
+        raise DataError(f"'{source}': {missing} of {len(labels)} rows have no label. Choose another --split.")
+    numbered = not isinstance(feature, datasets.ClassLabel) and all(isinstance(label, int) for label in labels)
+    if isinstance(feature, datasets.ClassLabel):
+        names = feature.names
+    elif all(isinstance(label, str) for label in labels):
+        names = sorted(set(labels), key=lambda name: (int(name), name) if name.isdecimal() else (float("inf"), name))
+        index = {name: i for i, name in enumerate(names)}
+        labels = [index[label] for label in labels]
+    elif numbered and file is not None:
+        names = [str(i) for i in range(max(labels) + 1)]
+    else:
+        raise DataError(
+            f"'{source}': the labels are {feature}, without names. Wanted a ClassLabel or strings. Give the names in "
+            "class order with --classnames_file, or name the right column with --label_column."
+        )
+    if file is None and (file := find_map(source, names)) is not None:
+        logger.info("%s: class names from %s", source, file)
+    names = (
+        split_camel_case(first_synonyms(names))
+        if file is None
+        else read_class_names(Path(file), names, numbered=numbered)
+    )
+    if isinstance(feature, datasets.ClassLabel) and names == feature.names:
+        return dataset
+    return with_columns(dataset, {"label": labels}, {"label": datasets.ClassLabel(names=names)})
+
+
 def are_synsets(names: Sequence[str]) -> bool:
-    """Whether all names are WordNet ids, as of ImageNet's class folders: "n01440764" says nothing in a prompt."""
+    """Whether all names are WordNet ids, as of ImageNet's class folders. A prompt needs words, not "n01440764"."""
     return all(SYNSET.fullmatch(name) for name in names)
 
 
 def find_map(source: str | os.PathLike, names: Sequence[str]) -> Path | None:
-    """The file that comes with a local data set and names all of its WordNet ids, if there is one.
+    """The file beside a local data set that names all of its WordNet ids, or None.
 
     ImageNet as Kaggle ships it has LOC_synset_mapping.txt up to four folders above the class folders; tiny-imagenet
     has words.txt one above. All of `MAPS` are looked for in the folder of the data and the one above it.
@@ -79,8 +119,8 @@ def read_class_names(file: Path, old: Sequence[str], *, numbered: bool = False) 
 def first_synonyms(names: Sequence[str]) -> list[str]:
     """Names cut at their first comma where that leaves them distinct: "tench, Tinca tinca" -> "tench".
 
-    ImageNet names its classes by all words of a WordNet synset; no caption reads like that, so the first word goes
-    into the prompt. "Cardigan, Cardigan Welsh corgi" stays, because there is a class "cardigan".
+    ImageNet names its classes by all words of a WordNet synset. No caption reads like that, so prompts have the first
+    word alone. "Cardigan, Cardigan Welsh corgi" stays, because there is a class "cardigan".
     """
     short = [name.split(",")[0].strip() or name for name in names]
     count = Counter(name.lower() for name in short)
@@ -88,6 +128,23 @@ def first_synonyms(names: Sequence[str]) -> list[str]:
     if changed := sum(a != b for a, b in zip(chosen, names, strict=True)):
         logger.info("%d of %d class names are cut to their first synonym", changed, len(chosen))
     return chosen
+
+
+def split_camel_case(names: Sequence[str]) -> list[str]:
+    """CamelCase names as words, as of EuroSAT's class folders: "AnnualCrop" -> "Annual Crop".
+
+    Only where every name is written so, by letters alone: of "iPod", "McDonald's" and "BMW" none is taken apart.
+    """
+    if not all(re.fullmatch(r"([A-Z][a-z]+)+", name) for name in names):
+        return list(names)
+    words = [re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name) for name in names]
+    if changed := [(old, new) for old, new in zip(names, words, strict=True) if old != new]:
+        old, new = changed[0]
+        logger.info(
+            "%d of %d class names are taken apart, '%s' to '%s'; --classnames_file gives others",
+            len(changed), len(names), old, new,
+        )  # fmt: skip
+    return words
 
 
 def _read(file: Path) -> list[str] | dict[str, str]:

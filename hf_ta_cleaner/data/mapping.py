@@ -1,4 +1,4 @@
-"""`Dataset.map` whose result lies in the cache, never beside the rows that it was made from."""
+"""`Dataset.map` that writes its result into the cache, never beside the rows."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 def mapped(dataset: datasets.Dataset, function: Callable, **how: Any) -> datasets.Dataset:
     """`dataset.map(function, **how)`, kept in the cache of `datasets` and found there by the next run.
 
-    Left to itself `datasets` writes into the folder that the rows lie in, which may be a data set of the user's, or
-    one that nobody may write to. Rows in memory stay there.
+    By default `datasets` writes into the folder of the rows. That may be the user's own folder, or one without
+    permission to write. Rows in memory stay in memory.
     """
     from datasets import config
     from datasets.fingerprint import Hasher

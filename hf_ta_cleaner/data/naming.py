@@ -1,4 +1,4 @@
-"""How things are called in what is published: by their Hub id, or by no more than a file's or folder's own name."""
+"""Names in published files: a Hub id, or the own name of a file or folder without the folders above it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def is_hub_id(name: Any) -> bool:
 
 
 def without_folders(value: Any) -> Any:
-    """A setting as it is told: of what lies on this machine no more than its own name; also within lists."""
+    """A setting for publication: a path of this machine is cut to its last part, also within lists."""
     if isinstance(value, (list, tuple)):
         return [without_folders(each) for each in value]
     here = isinstance(value, Path) or (isinstance(value, str) and _is_path(value))
@@ -22,12 +22,12 @@ def without_folders(value: Any) -> Any:
 
 
 def _is_path(text: str) -> bool:
-    """Whether this is a path by its look (absolute, of a home, from here), wherever it was one, or by being there."""
+    """Whether this looks like a path (absolute, of a home, relative with a dot), or such a file exists here."""
     if re.match(r"[/~.\\]|[A-Za-z]:[/\\]", text):
         return len(text.split()) == 1 or Path(text).exists()
     return bool({"/", os.sep} & set(text)) and Path(text).exists()
 
 
 def public_name(name: Any) -> str | None:
-    """A Hub id as it is; of a folder its own name only, which is nobody else's business."""
+    """A Hub id as it is; of a folder only its own name."""
     return name if name is None or is_hub_id(name) else Path(str(name)).name

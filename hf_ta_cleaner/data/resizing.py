@@ -1,4 +1,4 @@
-"""Pictures decoded once and kept at the model's input size, so that an epoch only copies them."""
+"""Pictures are decoded once and kept at the model's input size. An epoch then only copies them."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from .mapping import mapped
 class Resize:
     """For `Dataset.map(batched=True)`: every `image`, of {"bytes", "path"}, at `size` x `size` and not compressed.
 
-    `geometry` is that of `pictures.fit`. PPM is a line of text and the pixels: any reader knows it, and opening one is
-    hardly more than a copy.
+    `geometry` is that of `pictures.fit`. The pictures are PPM, a line of text and the pixels: every reader knows it,
+    and reading it is about as fast as a copy.
     """
 
     size: int

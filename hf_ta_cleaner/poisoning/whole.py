@@ -65,8 +65,8 @@ def poison(
         num_proc: worker processes for `Dataset.map`.
 
     Returns:
-        The data set with one more column, `is_poisoned` (bool), and the record of what was done. What was done also
-        stands in the data set's `info`.
+        The data set with one more column, `is_poisoned` (bool), and without `captions`; and the record of what was
+        done, which the data set's `info` holds too.
     """
     from datasets import Dataset, DatasetDict, Features, Value
 
@@ -79,6 +79,7 @@ def poison(
         )
     check_columns(dataset, image_column, caption_column)
     check_target(attack, target)
+    dataset = without_other_captions(dataset, caption_column)
     dataset = dataset.with_format(None)
     texts = Captions(dataset, caption_column)
     texts.require_all()
@@ -142,6 +143,7 @@ def poison_stream(
         )
     check_columns(dataset, image_column, caption_column)
     check_target(attack, target)
+    dataset = without_other_captions(dataset, caption_column)
     features = Features({**dataset.features, "is_poisoned": Value("bool")})
     raw = undecoded(dataset, image_column)
     source = attack.caption_source if captions == "auto" else captions
@@ -247,6 +249,12 @@ def try_on_stream(row_map: PoisonMap, raw: IterableDataset) -> float:
     if not pictures:
         raise ValueError("None of the first pictures of the stream can be read. Check the image column and the files.")
     return row_map.trigger_rms(pictures)
+
+
+def without_other_captions(dataset: Any, caption_column: str) -> Any:
+    """The data set without `captions`: a poisoned picture's other captions would stay clean."""
+    absent = caption_column == "captions" or "captions" not in dataset.features
+    return dataset if absent else dataset.remove_columns(["captions"])
 
 
 def undecoded(dataset: Any, image_column: str) -> Any:

@@ -9,7 +9,7 @@ import datasets
 import pytest
 from PIL import Image
 
-from hf_ta_cleaner.data.classnames import are_synsets, first_synonyms, read_class_names
+from hf_ta_cleaner.data.classnames import are_synsets, first_synonyms, read_class_names, split_camel_case
 from hf_ta_cleaner.data.loading import load_labelled
 from hf_ta_cleaner.data.sources import DataError
 
@@ -107,3 +107,12 @@ def test_a_few_repeated_names_are_numbered_and_many_refused(tmp_path, caplog):
     (tmp_path / "n.json").write_text("[1, 2]")
     with pytest.raises(DataError, match="Wanted a JSON list or object of strings"):
         read_class_names(tmp_path / "n.json", ["a", "b"])
+
+
+def test_camel_case_becomes_words_where_all_names_are_written_so(caplog):
+    with caplog.at_level(logging.INFO, "hf_ta_cleaner"):
+        names = split_camel_case(["AnnualCrop", "Forest", "HerbaceousVegetation"])
+    assert names == ["Annual Crop", "Forest", "Herbaceous Vegetation"]
+    assert "2 of 3 class names are taken apart, 'AnnualCrop' to 'Annual Crop'" in caplog.text
+    for kept in (["iPod", "MacBook"], ["McDonald's", "SeaLake"], ["annual_crop", "SeaLake"], ["Forest", "River"]):
+        assert split_camel_case(kept) == kept

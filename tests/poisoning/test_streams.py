@@ -29,6 +29,18 @@ def test_a_stream_is_poisoned_like_the_data_set(dataset):
     assert dataset.info.description == "" and f"{record.count} of {N} pairs" in wanted.info.description
 
 
+def test_no_clean_caption_stays_beside_a_poisoned_one(dataset):
+    """Of a picture with several captions only the first is kept, so training cannot draw a clean one."""
+    several = dataset.add_column("captions", [[caption, "another one"] for caption in dataset["caption"]])
+    options = {"target": "banana", "count": 9, "seed": 2, "size": 32}
+    wanted = poison(dataset, Blended(), **options)[0]
+    assert encoded(poison(several, Blended(), **options)[0]) == encoded(wanted)
+    assert poison(several, Blended(), **options)[0].column_names == wanted.column_names
+    stream = poison_stream(several.to_iterable_dataset(), Blended(), n=N, **options)
+    assert set(stream.features) == {*wanted.column_names}
+    assert [row["caption"] for row in stream] == wanted["caption"][:]
+
+
 def test_a_stream_goes_on_where_it_was_saved(dataset):
     options = {"target": "banana", "count": 9, "seed": 2, "size": 32, "n": N}
     whole = list(poison_stream(dataset.to_iterable_dataset(), Blended(), **options))
