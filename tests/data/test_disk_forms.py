@@ -132,6 +132,12 @@ def test_a_headless_table_of_three_columns_asks(folder, tmp_path):
     assert load_pairs(table, caption_column="3", cache_dir=tmp_path)["caption"][:] == ["a dog", "a cat"]
 
 
+def test_a_comma_in_a_caption_is_no_separator(folder, tmp_path):
+    table = folder / "list.csv"
+    table.write_text("a dog, running;0.jpg\na boat;1.jpg\n")
+    assert load_pairs(table, cache_dir=tmp_path)["caption"][:] == ["a dog, running", "a boat"]
+
+
 def test_quotation_marks_in_a_table_without_quoting(folder, tmp_path):
     """A caption that begins with a quotation mark does not swallow the rows below it."""
     captions = ['"Welcome" says a sign', '"no end of it', "a boat", 'a "tree"']
@@ -188,6 +194,7 @@ def test_annotations_of_two_kinds_ask(folder, pictures, tmp_path):
         ('{"images": [], "annotations": [{"image_id": 3, "caption": "a"}]}', r"cannot be read: KeyError: 3"),
         ('{"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [{"image_id": 1}]}', r"KeyError: 'caption'"),
         ('{"images": [', r"cannot be read: JSONDecodeError"),
+        ('{"images": [], "annotations": []}', r"holds no captions in captions\.json"),
         ('["a", "b"]', r"entry 1 is 'a' and no JSON object"),
         ('[{"image": 5, "caption": "a"}]', r"column 'image' holds 5\. Wanted paths"),
         ('{"a.jpg": "a dog"}', r"in no form known here"),

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import datasets
 
 from . import archives, coco, folders, shards, tables
-from .cache import cached
-from .columns import Cache, Columns, DataError, find_columns
+from .cache import Cache, cached
+from .columns import Columns, DataError, find_columns
 from .hub import hub_splits, write_stream
 from .place import Place, Splits
 

@@ -15,10 +15,10 @@ import datasets
 from datasets.arrow_writer import ArrowWriter
 from filelock import FileLock
 
-from .columns import Cache
-
 
 logger = logging.getLogger(__name__)
+
+Cache = str | os.PathLike | None  # where copies go; None for the cache of `datasets`
 
 
 def cached_folder(cache_dir: Cache, name: str, key: list, write: Callable[[Path], None]) -> Path:

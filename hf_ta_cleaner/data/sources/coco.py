@@ -17,8 +17,8 @@ from typing import Any
 
 import datasets
 
-from .cache import path_dataset
-from .columns import Cache, DataError
+from .cache import Cache, path_dataset
+from .columns import DataError
 from .place import SPLIT_WORDS, Place, Splits, by_split, find_pictures
 from .tables import grouped
 
@@ -54,7 +54,11 @@ def claims(place: Place) -> list[Path]:
 
 
 def open_splits(place: Place, files: list[Path]) -> Splits:
-    """{split: how to open it}. Karpathy's file names each picture's split, COCO's files are named by theirs."""
+    """{split: how to open it}. Karpathy's file names each picture's split, COCO's files are named by theirs.
+
+    Raises:
+        DataError: A file is damaged, or no file holds a caption.
+    """
     root = place.root
     if place.path.is_file() and root.name == "annotations":
         root = root.parent
@@ -63,12 +67,16 @@ def open_splits(place: Place, files: list[Path]) -> Splits:
         for file in part:
             for own, named in _read(file, split).items():
                 splits.setdefault(own, []).extend(named)
-    logger.info("%s: %s captions from %s", place.path, _kind(files[0]), ", ".join(file.name for file in files))
-    return {split: partial(_open, root, named, place.cache_dir) for split, named in splits.items()}
+    names = ", ".join(file.name for file in files)
+    logger.info("%s: %s captions from %s", place.path, _kind(files[0]), names)
+    opens = {split: partial(_open, root, named, place.cache_dir) for split, named in splits.items() if named}
+    if not opens:
+        raise DataError(f"'{place.path}' holds no captions in {names}. Give a file with captions with --dataset.")
+    return opens
 
 
 def _kind(file: Path) -> str:
-    """ "COCO's", "Karpathy's", or "" for any other file: by the first keys, without reading the file to its end."""
+    """Which of the two forms a file has by its first keys, or "" for any other file; it is not read to its end."""
     with file.open("rb") as opened:
         head = opened.read(1 << 16).decode("utf-8", errors="replace").removeprefix("\ufeff").lstrip()
     if not head.startswith("{") or not ('"images"' in head or '"annotations"' in head):

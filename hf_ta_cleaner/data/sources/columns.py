@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -23,7 +22,6 @@ SECOND_NAMES = {
 }
 
 Columns = dict[str, str | None]  # role -> the user's name for its column, None to find it
-Cache = str | os.PathLike | None
 
 
 class DataError(ValueError):

@@ -10,8 +10,8 @@ from typing import Any
 import datasets
 import fsspec
 
-from .cache import write_rows
-from .columns import Cache, Columns, DataError, check_no_addresses, find_columns
+from .cache import Cache, write_rows
+from .columns import Columns, DataError, check_no_addresses, find_columns
 
 
 def hub_splits(name: str, cache_dir: Cache, streaming: bool) -> Mapping[str, Any]:

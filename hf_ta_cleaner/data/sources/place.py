@@ -11,7 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from .columns import Cache, Columns
+from .cache import Cache
+from .columns import Columns
 
 
 logger = logging.getLogger(__name__)

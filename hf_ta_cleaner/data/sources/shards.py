@@ -10,8 +10,8 @@ from typing import Any
 
 import datasets
 
-from .cache import cached
-from .columns import Cache, DataError
+from .cache import Cache, cached
+from .columns import DataError
 from .hub import write_stream
 from .place import IMAGE_SUFFIXES, Place, Splits, by_split
 

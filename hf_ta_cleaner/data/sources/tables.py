@@ -15,8 +15,8 @@ from typing import Any
 
 import datasets
 
-from .cache import path_dataset
-from .columns import Cache, Columns, DataError, check_no_addresses, find_columns, is_address, matching_columns
+from .cache import Cache, path_dataset
+from .columns import Columns, DataError, check_no_addresses, find_columns, is_address, matching_columns
 from .place import IMAGE_SUFFIXES, Place, Splits, by_split, find_pictures
 
 
@@ -81,7 +81,7 @@ def grouped(values: dict[str, list], image: str, caption: str) -> dict[str, list
 
 
 def _is_table(file: Path) -> bool:
-    """Whether a JSON file holds a list; what it is for is another question. All other files may be tables."""
+    """Whether a JSON file begins like a list. All other files may be tables."""
     if file.suffix.lower() != ".json":
         return True
     with file.open("rb") as opened:
@@ -96,8 +96,8 @@ def _open(files: list[Path], columns: Columns, cache_dir: Cache) -> datasets.Dat
         found = find_columns(str(file), table.names, columns)
         logger.info("%s: %s; %s", file, table.how, ", ".join(f"{role} from '{name}'" for role, name in found.items()))
         for role, name in found.items():
-            place = table.names.index(name)
-            cells = [row[place] if place < len(row) else None for row in table.rows]
+            column = table.names.index(name)
+            cells = [row[column] if column < len(row) else None for row in table.rows]
             if role == "image":
                 check_no_addresses(file, name, cells)
                 if wrong := [cell for cell in cells if not isinstance(cell, (str, type(None)))]:
@@ -166,9 +166,10 @@ def _sniff(text: list[str], kind: str, columns: Columns) -> tuple[str, bool]:
     for separator, rows in samples.items():
         if rows and all(_has_column(role, given, rows[0]) for role, given in columns.items()):
             return separator, True
-    for separator, rows in samples.items():
-        if rows and len(rows[0]) > 1 and any(map(_is_picture, rows[0])):
-            return separator, False
+    headless = [s for s, rows in samples.items() if rows and len(rows[0]) > 1 and any(map(_is_picture, rows[0]))]
+    if headless:
+        # A comma in a caption parts some lines, the separator all of them.
+        return min(headless, key=lambda s: len({len(row) for row in samples[s]})), False
     usual = {"tsv": "\t", "csv": ","}.get(kind, "\t")
     widest = max(samples, key=lambda separator: len(samples[separator][0]) if samples[separator] else 0)
     return (usual if not samples[usual] or len(samples[usual][0]) > 1 else widest), True
