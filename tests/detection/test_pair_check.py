@@ -194,7 +194,7 @@ def test_the_command_filters(pairs, tmp_path, capsys):
     assert (out / "sheet.png").is_file() and "80 pairs scored" in capsys.readouterr().out
     for flags, message in (
         (["--output_dir", str(out)], "holds files"),
-        (["--output_dir", str(tmp_path / "new"), "--streaming", "--drop", "0.1"], "not with --streaming"),
+        (["--output_dir", str(tmp_path / "new"), "--streaming", "--drop", "0.1"], "leave out --streaming"),
     ):
         with pytest.raises(SystemExit) as stop:
             main([*common, *flags])
