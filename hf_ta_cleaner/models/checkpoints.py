@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from . import transformers_form
 from .downloads import CheckpointError, download, download_file
 from .families import bound_texts
+from .published.configs import ACTIVATIONS, NORMALIZATIONS
 from .published.form import Form
 from .published.loading import is_published, load_published, published_files
 from .published.names import hub_id
@@ -78,6 +79,12 @@ def load_suspect(
         CheckpointError: Not found, not allowed, not a CLIP, damaged, incomplete, or asking to run code.
     """
     name = str(model_id)
+    for flag, value, known in (
+        ("activation", activation, ACTIVATIONS),
+        ("normalization", normalization, NORMALIZATIONS),
+    ):
+        if value is not None and value not in known:
+            raise CheckpointError(f"--{flag} must be one of {', '.join(known)}, got {value}")
     source, published = _find(model_id, revision, from_open_clip)
     if not published:
         if activation or normalization:

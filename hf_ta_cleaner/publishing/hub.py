@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 WEIGHT_PATTERNS = ("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors")
 CHECKPOINT_PATTERNS = (
     *("config.json", "generation_config.json", *WEIGHT_PATTERNS, "preprocessor_config.json", "processor_config.json"),
+    *("open_clip_model.safetensors", "open_clip_config.json"),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json"),
     *("merges.txt", "spiece.model", CARD, CONFIG, *REPORT_FILES),
 )
