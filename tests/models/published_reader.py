@@ -149,6 +149,9 @@ class OpenClip(nn.Module):
             else:
                 buffer.fill_(7)
 
+    def forward(self, images, tokens):
+        return self.visual(images), self.text(tokens)
+
     def text(self, tokens):
         length = tokens.shape[1]
         mask = torch.full((length, length), float("-inf")).triu(1)
