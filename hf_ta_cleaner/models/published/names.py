@@ -60,10 +60,7 @@ def hub_id(name: str) -> str:
     if key not in PRETRAINED:
         architecture = key.split(":")[0]
         tags = [known.split(":")[1] for known in PRETRAINED if known.split(":")[0] == architecture]
-        known = (
-            f"tags of {architecture}: {', '.join(tags)}"
-            if tags
-            else f"for example {', '.join(sorted(PRETRAINED)[:4])}"
-        )
+        architectures = sorted({known.split(":")[0] for known in PRETRAINED})
+        known = f"its tags: {', '.join(tags)}" if tags else f"the architectures: {', '.join(architectures)}"
         raise CheckpointError(f"'{name}' is none of open_clip's pretrained models that are known here; {known}.")
     return PRETRAINED[key]
