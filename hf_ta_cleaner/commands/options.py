@@ -28,7 +28,7 @@ class SuspectOptions:
     """Which model, and what its files may not say."""
 
     model: str = field(
-        metadata={"help": "Hub id, folder, weights file (.pt, .safetensors), open_clip name (RN50:cc12m), or sandbox"}
+        metadata={"help": "Hub id, folder, weights file (.pt, ...), open_clip's ARCHITECTURE:TAG, or sandbox"}
     )
     allow_pickle: bool = field(
         default=False, metadata={"help": "allow full unpickling of a .bin or .pt (runs code from the file)"}

@@ -1,6 +1,7 @@
 """CLIP with a ResNet as its image tower, as a model of transformers.
 
-Importing this module registers the model: `AutoConfig`, `AutoModel` and `load_model` then know the type `clip_resnet`.
+Importing this module registers the model: the Auto classes and pipelines of transformers then know its type,
+`clip_resnet`. `load_model` imports it.
 
 Source: Radford et al. 2021 (arXiv 2103.00020), section 2.4: a ResNet-D with anti-aliased strides and a pooling by
 attention. The image tower names its weights as OpenAI's files do, so that they pass from one to the other unchanged.
@@ -11,7 +12,13 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import AutoConfig, AutoModel, CLIPTextConfig, PreTrainedConfig
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForZeroShotImageClassification,
+    CLIPTextConfig,
+    PreTrainedConfig,
+)
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.clip.modeling_clip import CLIPOutput, CLIPPreTrainedModel, CLIPTextModel
@@ -269,3 +276,4 @@ def batch_norms(model: nn.Module) -> list[nn.BatchNorm2d]:
 AutoConfig.register(CLIPResNetVisionConfig.model_type, CLIPResNetVisionConfig, exist_ok=True)
 AutoConfig.register(CLIPResNetConfig.model_type, CLIPResNetConfig, exist_ok=True)
 AutoModel.register(CLIPResNetConfig, CLIPResNetModel, exist_ok=True)
+AutoModelForZeroShotImageClassification.register(CLIPResNetConfig, CLIPResNetModel, exist_ok=True)

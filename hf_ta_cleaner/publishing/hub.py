@@ -148,6 +148,7 @@ def write_card(
         repo_id=repo_id,
         progress=progress,
         adapter=(folder / "adapter_config.json").is_file(),
+        resnet=_model_type(folder) == "clip_resnet",
     )
     card.save(folder / CARD)
     return folder / CARD
@@ -157,11 +158,15 @@ def _with_alignment(folder: Path, settings: Mapping[str, Any]) -> Mapping[str, A
     """Settings whose `clip_weight` is under the name of the loss that it was the weight of, by the model's family."""
     from ..models.families import FAMILIES
 
-    config = folder / "config.json"
-    kind = json.loads(config.read_text(encoding="utf-8")).get("model_type") if config.is_file() else None
+    kind = _model_type(folder)
     if kind not in FAMILIES or FAMILIES[kind].alignment == "clip":
         return settings
     return {f"{FAMILIES[kind].alignment}_weight" if name == "clip_weight" else name: v for name, v in settings.items()}
+
+
+def _model_type(folder: Path) -> str | None:
+    config = folder / "config.json"
+    return json.loads(config.read_text(encoding="utf-8")).get("model_type") if config.is_file() else None
 
 
 def holds_backdoor(folder: str | os.PathLike) -> bool:

@@ -222,7 +222,7 @@ def test_what_cannot_be_written_so(tiny_siglip, tiny_clip):
 
 
 @pytest.mark.slow
-def test_a_cleanclip_rn50_needs_no_flag(tiny_processor, tmp_path, photos, monkeypatch, caplog, logging_as_it_was):
+def test_a_cleanclip_rn50_needs_no_flag(tiny_processor, tmp_path, photos, monkeypatch, capsys, logging_as_it_was):
     """OpenAI's widths: QuickGELU is assumed and said. The image tower is an RN50 of full size."""
     from .published_reader import ResNetVision
 
@@ -235,9 +235,9 @@ def test_a_cleanclip_rn50_needs_no_flag(tiny_processor, tmp_path, photos, monkey
     monkeypatch.chdir(tmp_path)
     pairs = write_pairs(tmp_path / "pairs", photos)
     line = ["--model", str(file), "--dataset", str(pairs), "--output_dir", "out"]
-    with caplog.at_level(logging.WARNING):
-        clean([*line, "--per_device_train_batch_size", "4", "--max_steps", "2", "--method", "ft"])
-    assert "assumed to be QuickGELU" in caplog.text and "by the contrastive loss of 23 pairs" in caplog.text
+    clean([*line, "--per_device_train_batch_size", "4", "--max_steps", "2", "--method", "ft"])
+    said = capsys.readouterr().err
+    assert "assumed to be QuickGELU" in said and "by the contrastive loss of 23 pairs" in said
     got = torch.load(tmp_path / "out" / "epoch_10.pt", weights_only=True)
     assert got["state_dict"].keys() == torch.load(file, weights_only=True)["state_dict"].keys()
 

@@ -11,7 +11,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModel, CLIPTextConfig
+from transformers import AutoModel, CLIPTextConfig, pipeline
 
 from hf_ta_cleaner.models.checkpoints import load_model, save_model
 from hf_ta_cleaner.models.families import family_of
@@ -24,6 +24,7 @@ from hf_ta_cleaner.models.resnet import (
     batch_norms,
     freeze_batch_norm,
 )
+from hf_ta_cleaner.publishing.hub import write_card
 
 
 def draw(model):
@@ -205,3 +206,11 @@ def test_what_training_does_with_the_statistics(make_trainer, tiny_resnet, setti
     trained = trained.base_model.model if settings.get("use_peft") else trained
     assert (not moved(before, trained)) is kept
     assert ("19 batch norms learn their statistics" in caplog.text) is not kept
+
+
+def test_the_pipeline_and_the_card_of_a_resnet(tiny_resnet, tiny_processor, tmp_path, photos):
+    folder = save_model(tiny_resnet, tiny_processor, tmp_path / "saved")
+    found = pipeline("zero-shot-image-classification", str(folder))(photos[0], candidate_labels=["dog", "cat"])
+    assert {entry["label"] for entry in found} == {"dog", "cat"}
+    card = write_card(folder, settings={"method": "ft"}, backdoored=False).read_text()
+    assert "import hf_ta_cleaner.models.resnet" in card and "is not needed to use it" not in card

@@ -98,7 +98,7 @@ class CleaningRun:
         save_as = settle_form(options, form, model, whole=options.merge_adapter or not args.use_peft)
         auditor = evaluation.auditor_of_run(options.model, args)
         train_data, held_out = load_pairs_for(options, pairs, args, processor)
-        settle_by_pairs(model, processor, form, train_data if held_out is None else held_out)
+        settle_by_pairs(model, processor, form, train_data if isinstance(train_data, Dataset) else held_out)
         if "learning_rate" not in settings and is_sandbox(processor):
             logger.warning(
                 "the default learning rate of %g is for a real CLIP; the sandbox's model is small and needs a higher "
@@ -166,9 +166,9 @@ class CleaningRun:
         self.model.to(self.args.device)
 
 
-def settle_by_pairs(model: Any, processor: Any, form: Form, pairs: Dataset | CleaningStream) -> None:
-    """Settles what the suspect's file does not say by some of the pairs, unless they are streamed."""
-    if not form.assumed or not isinstance(pairs, Dataset):
+def settle_by_pairs(model: Any, processor: Any, form: Form, pairs: Dataset | None) -> None:
+    """Settles what the suspect's file does not say by some of the pairs, if there are any."""
+    if not form.assumed or pairs is None:
         return
     few = pairs.select(range(min(PAIRS, len(pairs))))
     settle(model, processor, form, [to_rgb(image) for image in few["image"]], list(few["caption"]))
