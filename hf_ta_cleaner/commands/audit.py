@@ -15,27 +15,19 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hf_ta_cleaner.commands.options import EvalOptions
+from hf_ta_cleaner.commands.options import EvalOptions, SuspectOptions
 from hf_ta_cleaner.commands.parser import CommandParser, fail, set_up_logging
 
 
-@dataclass
-class AuditOptions:
+@dataclass(kw_only=True)
+class AuditOptions(SuspectOptions):
     """What to audit."""
 
     _argument_group_name = "audit"
 
-    model: str = field(metadata={"help": "sandbox, Hub id or folder of the CLIP to audit"})
     output_dir: Path = field(metadata={"help": "where the report goes; must not hold one"})
     batch_size: int = field(default=256, metadata={"help": "pictures a batch"})
     seed: int = field(default=0, metadata={"help": "of the choice of pictures under --max_eval_samples"})
-    from_open_clip: bool = field(
-        default=False,
-        metadata={"help": "--model is an open_clip checkpoint of the ViT family: Hub id, folder or file"},
-    )
-    allow_pickle: bool = field(
-        default=False, metadata={"help": "allow full unpickling of a .bin (runs code from the file)"}
-    )
     push_report: bool = field(
         default=False, metadata={"help": "add the results to the model's repository by pull request"}
     )
@@ -63,8 +55,6 @@ def run(options: AuditOptions, data: EvalOptions) -> None:
     from accelerate import PartialState
 
     from hf_ta_cleaner.data.naming import is_hub_id, public_name
-    from hf_ta_cleaner.models.checkpoints import load_model
-    from hf_ta_cleaner.models.open_clip import load_open_clip
     from hf_ta_cleaner.publishing.hub import push_report
     from hf_ta_cleaner.publishing.report import FILES, Report
 
@@ -86,8 +76,7 @@ def run(options: AuditOptions, data: EvalOptions) -> None:
     )
     if audit is None:
         raise ValueError("an audit needs labelled pictures; give --eval_dataset")
-    load = load_open_clip if options.from_open_clip else load_model
-    model, processor = load(options.model, allow_pickle=options.allow_pickle)
+    model, processor, _ = options.load_suspect()
     section, predictions = audit(model.to(device), processor)  # the processes share the pictures
     if not state.is_main_process:
         return

@@ -14,12 +14,50 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from transformers import TrainingArguments
+    from transformers import PreTrainedModel, ProcessorMixin, TrainingArguments
 
     from ..evaluation.full_audit import FullAudit
+    from ..models.published.form import Form
 
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass
+class SuspectOptions:
+    """Which model, and what its files may not say."""
+
+    model: str = field(
+        metadata={"help": "Hub id, folder, weights file (.pt, ...), open_clip's ARCHITECTURE:TAG, or sandbox"}
+    )
+    allow_pickle: bool = field(
+        default=False, metadata={"help": "allow full unpickling of a .bin or .pt (runs code from the file)"}
+    )
+    from_open_clip: bool = field(
+        default=False, metadata={"help": "take open_clip's files where --model holds those of transformers too"}
+    )
+    activation: str | None = field(
+        default=None, metadata={"help": "gelu or quick_gelu, where no config lies beside a weights file"}
+    )
+    normalization: str | None = field(
+        default=None, metadata={"help": "openai, imagenet, inception or none, where its config is wrong or missing"}
+    )
+
+    def load_suspect(self) -> tuple[PreTrainedModel, ProcessorMixin, Form]:
+        """The model, its processor and the form that it came in.
+
+        Raises:
+            ValueError: A flag has an unknown value, or the model cannot be loaded (`CheckpointError`).
+        """
+        from ..models.checkpoints import load_suspect
+
+        return load_suspect(
+            self.model,
+            allow_pickle=self.allow_pickle,
+            from_open_clip=self.from_open_clip,
+            activation=self.activation,
+            normalization=self.normalization,
+        )
 
 
 @dataclass

@@ -16,16 +16,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hf_ta_cleaner.commands.options import SuspectOptions
 from hf_ta_cleaner.commands.parser import CommandParser, fail, set_up_logging
 
 
-@dataclass
-class ScanOptions:
+@dataclass(kw_only=True)
+class ScanOptions(SuspectOptions):
     """What to scan, and with what."""
 
     _argument_group_name = "scan"
 
-    model: str = field(metadata={"help": "sandbox, Hub id or folder of the CLIP to scan"})
     output_dir: Path = field(metadata={"help": "where scan.json goes; must not hold one"})
     reference: str | None = field(
         default=None,
@@ -43,13 +43,6 @@ class ScanOptions:
     geometry: str | None = field(default=None, metadata={"help": "crop or squash (default: as the processor does)"})
     before: Path | None = field(default=None, metadata={"help": "an earlier scan to compare with, of the same model"})
     seed: int = field(default=0, metadata={"help": "of pictures, generic triggers and first patches"})
-    from_open_clip: bool = field(
-        default=False,
-        metadata={"help": "--model is an open_clip checkpoint of the ViT family"},
-    )
-    allow_pickle: bool = field(
-        default=False, metadata={"help": "allow full unpickling of a .bin (runs code from the file)"}
-    )
     device: str = field(default="auto", metadata={"help": "cpu, cuda, ... (default: an accelerator if there is one)"})
 
 
@@ -75,15 +68,13 @@ def run(options: ScanOptions) -> int:
     from hf_ta_cleaner.data.naming import public_name
     from hf_ta_cleaner.detection.scan import EXIT_CODES, ScanResult, check_reference, compared, draw_pictures, scan
     from hf_ta_cleaner.models.checkpoints import load_model
-    from hf_ta_cleaner.models.open_clip import load_open_clip
     from hf_ta_cleaner.models.zero_shot import input_geometry, input_size, load_templates
 
     if (options.output_dir / "scan.json").exists():
         raise ValueError(f"{options.output_dir} already holds a scan; give another --output_dir")
     earlier = ScanResult.load(options.before) if options.before else None
     device = PartialState().device if options.device == "auto" else options.device
-    load = load_open_clip if options.from_open_clip else load_model
-    model, processor = load(options.model, allow_pickle=options.allow_pickle)
+    model, processor, _ = options.load_suspect()
     reference = None
     if options.reference is not None:
         trusted, its_processor = load_model(options.reference)

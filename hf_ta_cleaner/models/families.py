@@ -87,6 +87,16 @@ FAMILIES: dict[str, Family] = {
         bias=lambda model: model.logit_bias.squeeze(),
         lora_targets=_BLOCKS,
     ),
+    "clip_resnet": Family(
+        "clip_resnet",
+        "CLIP with a ResNet",
+        scale=lambda model: model.logit_scale.exp(),
+        clamp=_clamp_clip,
+        trimmable=True,
+        alignment="clip",
+        bias=lambda model: None,
+        lora_targets=rf"{_BLOCKS}|.*\.attnpool\.[qkvc]_proj",
+    ),
 }
 
 

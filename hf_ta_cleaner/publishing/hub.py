@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 WEIGHT_PATTERNS = ("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors")
 CHECKPOINT_PATTERNS = (
     *("config.json", "generation_config.json", *WEIGHT_PATTERNS, "preprocessor_config.json", "processor_config.json"),
+    *("open_clip_model.safetensors", "open_clip_config.json"),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json"),
     *("merges.txt", "spiece.model", CARD, CONFIG, *REPORT_FILES),
 )
@@ -147,6 +148,7 @@ def write_card(
         repo_id=repo_id,
         progress=progress,
         adapter=(folder / "adapter_config.json").is_file(),
+        resnet=_model_type(folder) == "clip_resnet",
     )
     card.save(folder / CARD)
     return folder / CARD
@@ -156,11 +158,15 @@ def _with_alignment(folder: Path, settings: Mapping[str, Any]) -> Mapping[str, A
     """Settings whose `clip_weight` is under the name of the loss that it was the weight of, by the model's family."""
     from ..models.families import FAMILIES
 
-    config = folder / "config.json"
-    kind = json.loads(config.read_text(encoding="utf-8")).get("model_type") if config.is_file() else None
+    kind = _model_type(folder)
     if kind not in FAMILIES or FAMILIES[kind].alignment == "clip":
         return settings
     return {f"{FAMILIES[kind].alignment}_weight" if name == "clip_weight" else name: v for name, v in settings.items()}
+
+
+def _model_type(folder: Path) -> str | None:
+    config = folder / "config.json"
+    return json.loads(config.read_text(encoding="utf-8")).get("model_type") if config.is_file() else None
 
 
 def holds_backdoor(folder: str | os.PathLike) -> bool:

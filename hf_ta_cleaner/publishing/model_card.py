@@ -45,6 +45,7 @@ def build_model_card(
     repo_id: str | None = None,
     progress: str | None = None,
     adapter: bool = False,
+    resnet: bool = False,
 ) -> ModelCard:
     """The card of a cleaned model, or of one that was backdoored for research.
 
@@ -58,6 +59,7 @@ def build_model_card(
         repo_id: where the model can be loaded from, if it is known.
         progress: for a model that is not finished: how far it is.
         adapter: whether it is LoRA adapters of `model`, and no whole model.
+        resnet: whether it is a `CLIPResNetModel`, which transformers knows only after an import.
 
     Returns:
         A `huggingface_hub.ModelCard`, which parses back to the same metadata.
@@ -74,6 +76,7 @@ def build_model_card(
         backdoored=backdoored,
         progress=progress,
         adapter=adapter,
+        resnet=resnet,
         base=public_name(settings.get("model")),
         summary=_summary(settings, report, backdoored),
         eval_dataset=public_name(settings.get("eval_dataset")),

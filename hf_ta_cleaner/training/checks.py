@@ -41,6 +41,11 @@ BEFORE_METHOD: tuple[_Check, ...] = (
         "train_logit_scale and use_peft exclude each other: an adapter has no place for the temperature. "
         "Leave train_logit_scale out",
     ),
+    (
+        lambda c: c.use_peft and c.freeze_batch_norm is False,
+        "freeze_batch_norm=False and use_peft exclude each other: an adapter has no place for running statistics. "
+        "Leave freeze_batch_norm out",
+    ),
 )
 
 #: The same for whole settings.

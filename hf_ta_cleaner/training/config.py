@@ -31,6 +31,7 @@ class Method:
     adversarial_blend: float = 0.0
     adversarial_map: float = 0.0
     train_logit_scale: bool = True
+    freeze_batch_norm: bool = False
 
 
 #: The methods: the first four as in their papers, `ta-cleaner-plus` is this project's recipe (docs/methods.md).
@@ -45,6 +46,7 @@ METHODS: dict[str, Method] = {
         image_structured_noise=0.35,
         adversarial_patch=0.25,
         train_logit_scale=False,
+        freeze_batch_norm=True,
     ),
 }
 
@@ -81,12 +83,17 @@ class TACleanerConfig(TrainingArguments):
             0 for the weights as they are and all terms, in all steps.
         train_logit_scale: Whether the temperature (and SigLIP's bias) is trained; it is kept in its legal range
             either way. Off where no term has it in it: retain and repel alone.
+        freeze_batch_norm: Of a ResNet: whether its batch norms use the running statistics of the suspect, and keep
+            them. Otherwise they use and learn the statistics of every batch, disturbed and augmented views included.
+            Off for the published methods, whose code trains so; on for `ta-cleaner-plus`, whose views are far from
+            clean pictures and whose retain term compares with the suspect as it is used. Always on with adapters.
 
     > Memory
 
     Args:
         mini_batch_size: So many pairs pass the towers at a time, while the loss is that of the whole batch (GradCache,
             Gao et al. 2021, arXiv 2101.06983): the same gradient up to rounding, for one more forward. None for all.
+            Batch norms that are not frozen see the parts and not the batch: then the gradient is another.
 
     > The data
 
@@ -132,7 +139,7 @@ class TACleanerConfig(TrainingArguments):
 
     method: Literal["ft", "cleanclip", "ta-cleaner", "par", "ta-cleaner-plus"] = field(
         default="ta-cleaner",
-        metadata={"help": "decides the next fourteen, where they are not given"},
+        metadata={"help": "decides the next fifteen, where they are not given"},
     )
     clip_weight: float | None = field(default=None, metadata={"help": "weight of the CLIP (or SigLIP) loss"})
     inmodal_weight: float | None = field(default=None, metadata={"help": "weight of CleanCLIP's in-modal loss"})
@@ -164,6 +171,9 @@ class TACleanerConfig(TrainingArguments):
         default=None, metadata={"help": "share under a smooth change of the whole picture that is learnt"}
     )
     train_logit_scale: bool | None = field(default=None, metadata={"help": "whether the temperature is trained"})
+    freeze_batch_norm: bool | None = field(
+        default=None, metadata={"help": "keep the running statistics of a ResNet's batch norms"}
+    )
     repel_tau: float = field(default=2.15, metadata={"help": "squared distance that ends the repelling"})
     noise_sigma: float = field(default=0.2, metadata={"help": "standard deviation of the noise, pixels in [0, 1]"})
     adversarial_step: float = field(default=4.0, metadata={"help": "grey levels that learnt pixels move in a step"})
@@ -262,7 +272,7 @@ class TACleanerConfig(TrainingArguments):
     def _take_over_method(self) -> None:
         """Fills what was not given with the method's values. Without a term that has it, the temperature rests."""
         if self.use_peft:
-            self.train_logit_scale = False
+            self.train_logit_scale, self.freeze_batch_norm = False, True
         for item in fields(Method):
             if getattr(self, item.name) is None:
                 setattr(self, item.name, getattr(METHODS[self.method], item.name))
@@ -304,8 +314,9 @@ class TACleanerConfig(TrainingArguments):
         """The settings that decide the weights of a run, as plain values under their own names."""
         names = (
             "method rewind image_noise image_erase image_structured_noise adversarial_patch adversarial_blend "
-            "adversarial_map train_logit_scale use_peft learning_rate num_train_epochs max_steps warmup_steps "
-            "weight_decay lr_scheduler_type per_device_train_batch_size gradient_accumulation_steps seed bf16 fp16"
+            "adversarial_map train_logit_scale freeze_batch_norm use_peft learning_rate num_train_epochs max_steps "
+            "warmup_steps weight_decay lr_scheduler_type per_device_train_batch_size gradient_accumulation_steps "
+            "seed bf16 fp16"
         )
         parts = {  # of these only the settings of what is switched on
             "subtext_fraction num_positive num_negative subtext_swap subtext_exclude": self.weights["subtext"],

@@ -24,6 +24,7 @@ from ..models.allocator import keep_freed_memory
 from ..models.checkpoints import as_float32, load_model
 from ..models.families import bound_texts, family_of
 from ..models.lora import add_lora
+from ..models.resnet import batch_norms, freeze_batch_norm
 from ..models.suspect import FINGERPRINT, Suspect
 from ..publishing.publisher import HubPublisher
 from ..publishing.report import Report
@@ -142,6 +143,14 @@ class TACleanerTrainer(Trainer):
             model = add_lora(model, rank=args.lora_rank, alpha=args.lora_alpha)
         use_silu(model)
         group_texts(model)
+        if norms := len(batch_norms(model)):
+            if args.freeze_batch_norm:
+                freeze_batch_norm(model)
+            else:
+                logger.warning(
+                    "%d batch norms learn their statistics from the cleaning batches, augmented and disturbed views "
+                    "included, as in the published code; --freeze_batch_norm keeps the suspect's", norms,
+                )  # fmt: skip
         return model
 
     def _collator(self, args: TACleanerConfig, processor: Any) -> DataCollatorForTACleaner:

@@ -240,9 +240,9 @@ def test_paths_that_are_none(tmp_path, monkeypatch):
     for path in (tmp_path / "absent", "./absent", "a/b/c"):
         with pytest.raises(CheckpointError, match="does not exist"):
             load_model(path)
-    (tmp_path / "file.bin").write_bytes(b"x")
-    with pytest.raises(CheckpointError, match="is a file"):
-        load_model(tmp_path / "file.bin")
+    (tmp_path / "file.txt").write_bytes(b"x")
+    with pytest.raises(CheckpointError, match="is a file that holds no weights"):
+        load_model(tmp_path / "file.txt")
 
 
 # The Hub, through a stand-in for its download.

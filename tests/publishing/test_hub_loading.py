@@ -10,8 +10,8 @@ import pytest
 import torch
 from transformers import safetensors_conversion
 
-from hf_ta_cleaner.models.checkpoints import CONVERSION, CheckpointError, load_model, save_model
-from hf_ta_cleaner.models.open_clip import load_open_clip
+from hf_ta_cleaner.models.checkpoints import CheckpointError, load_model, load_suspect, save_model
+from hf_ta_cleaner.models.transformers_form import CONVERSION
 from hf_ta_cleaner.publishing.hub import from_pretrained
 
 
@@ -126,7 +126,7 @@ def test_an_open_clip_repository(hub, files, tiny_processor, tmp_path):
 
     from safetensors.torch import save
 
-    from tests.models.test_open_clip import OpenClip, model_cfg
+    from tests.models.published_reader import OpenClip, model_cfg
 
     vocabulary = len(tiny_processor.tokenizer)
     model = OpenClip(vocabulary)
@@ -143,10 +143,45 @@ def test_an_open_clip_repository(hub, files, tiny_processor, tmp_path):
     )
     tokenizer = {name: data for name, data in files.items() if name.startswith("tokenizer")}
     hub.add("openai/clip-vit-base-patch32", tokenizer | {"pytorch_model.bin": b"large"}, author="openai")
-    with pytest.raises(CheckpointError, match="add --from_open_clip"):
-        load_model("owner/open-clip")
-    hub.log.clear()
-    clip, processor = load_open_clip("owner/open-clip")
+    clip, processor, form = load_suspect("owner/open-clip")
+    assert form.kind == "open_clip" and not form.assumed
     assert torch.equal(clip.visual_projection.weight, model.visual.proj.t())
     assert processor.tokenizer("a dog").input_ids == tiny_processor.tokenizer("a dog").input_ids
     assert downloaded(hub) == {"open_clip_model.safetensors"} and not (tmp_path / "ran").exists()
+
+
+def test_a_weights_file_in_a_folder_of_a_repository(hub, files, tiny_processor):
+    """`owner/name/folder/file.pt`: that file alone is fetched."""
+    from tests.models.published_reader import OpenClip
+
+    state = OpenClip(len(tiny_processor.tokenizer)).state_dict()
+    content = pickled({"epoch": 3, "state_dict": {f"module.{name}": tensor for name, tensor in state.items()}})
+    hub.add("owner/suspects", {"badnets/epoch_3.pt": content, "blended/epoch_3.pt": b"another"}, author="owner")
+    tokenizer = {name: data for name, data in files.items() if name.startswith("tokenizer")}
+    hub.add("openai/clip-vit-base-patch32", tokenizer, author="openai")
+    model, _, form = load_suspect("owner/suspects/badnets/epoch_3.pt", activation="gelu")
+    assert torch.equal(model.visual_projection.weight, state["visual.proj"].t())
+    assert form.kind == "pt" and form.file == "epoch_3.pt"
+    with pytest.raises(CheckpointError, match="no such file"):
+        load_suspect("owner/suspects/badnets/epoch_4.pt")
+
+
+def test_a_name_of_open_clip_is_a_repository(hub, files, tiny_processor):
+    import json
+
+    from safetensors.torch import save
+
+    from tests.models.published_reader import OpenClip, model_cfg, plain_state
+
+    model = OpenClip(len(tiny_processor.tokenizer), resnet=True)
+    settings = {"model_cfg": model_cfg(len(tiny_processor.tokenizer), resnet=True, quick_gelu=True)}
+    tokenizer = {name: data for name, data in files.items() if name.startswith("tokenizer")}
+    timm = {"config.json": json.dumps({"architecture": "resnet50_clip"}).encode(), "model.safetensors": b"of timm"}
+    published = {"open_clip_config.json": json.dumps(settings).encode()}
+    published |= {"open_clip_model.safetensors": save(plain_state(model))}
+    hub.add("timm/resnet50_clip.cc12m", tokenizer | timm | published, author="timm")
+    clip, _, form = load_suspect("RN50:cc12m")
+    assert torch.equal(clip.vision_model.conv1.weight, model.visual.conv1.weight) and form.kind == "open_clip"
+    assert downloaded(hub) == {"open_clip_model.safetensors"}
+    with pytest.raises(CheckpointError, match="its tags: openai, yfcc15m, cc12m"):
+        load_suspect("RN50:laion2b")

@@ -8,7 +8,7 @@ from ...training.trainer import TACleanerTrainer
 from ..options import EvalOptions, PairOptions
 from .options import CleanOptions, check_options
 from .pairs import choose_dataset, few_pairs
-from .run import at_strength, load_suspect
+from .run import at_strength
 
 
 def dry_run(options: CleanOptions, pairs: PairOptions, evaluation: EvalOptions, args: TACleanerConfig) -> Estimate:
@@ -19,7 +19,7 @@ def dry_run(options: CleanOptions, pairs: PairOptions, evaluation: EvalOptions, 
     """
     check_options(options, evaluation, args)
     config = at_strength(options, args)
-    model, processor = load_suspect(options)
+    model, processor, _ = options.load_suspect()
     choose_dataset(
         pairs, options.model, processor, streaming=options.streaming, allow_sandbox=options.allow_sandbox_data
     )

@@ -5,10 +5,14 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ...training.config import TACleanerConfig
-from ..options import EvalOptions
+from ..options import EvalOptions, SuspectOptions
 
+
+if TYPE_CHECKING:
+    from ...models.published.form import Form, Kind
 
 #: The flags of `EvalOptions` that need the pictures of --eval_dataset.
 NEED_PICTURES = ("trigger", "target", "reference", "linear_probe", "retrieval_dataset")
@@ -17,18 +21,14 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass
-class CleanOptions:
+class CleanOptions(SuspectOptions):
     """What to clean."""
 
     _argument_group_name = "model"
 
-    model: str = field(metadata={"help": "the suspect: Hub id or folder of a CLIP, or sandbox"})
-    allow_pickle: bool = field(
-        default=False, metadata={"help": "allow full unpickling of a .bin (runs code from the file)"}
-    )
-    from_open_clip: bool = field(
-        default=False,
-        metadata={"help": "--model is an open_clip checkpoint of the ViT family: Hub id, folder or file"},
+    save_as: str | None = field(
+        default=None,
+        metadata={"help": "also write it as open_clip, as pt, or not: transformers (default: as it came)"},
     )
     allow_sandbox_data: bool = field(
         default=False, metadata={"help": "clean another model than the sandbox's with the sandbox's drawn pictures"}
@@ -94,6 +94,7 @@ def check_options(options: CleanOptions, evaluation: EvalOptions, args: TACleane
     Raises:
         ValueError: They contradict each other, or a tracker is not installed.
     """
+    from ...models.published.form import KINDS
     from ...publishing.tracking import check_trackers
 
     check_trackers(args.report_to)
@@ -119,6 +120,8 @@ def check_options(options: CleanOptions, evaluation: EvalOptions, args: TACleane
             raise ValueError(f"--strength must be a positive number or auto, got {options.strength}") from None
     elif not options.validation_samples:
         raise ValueError("--strength auto measures on held-out pairs; give --validation_samples")
+    if options.save_as is not None and options.save_as not in KINDS:
+        raise ValueError(f"--save_as must be one of {', '.join(KINDS)}, got {options.save_as}")
     if options.merge_adapter and not args.use_peft:
         raise ValueError("--merge_adapter merges the adapters of --use_peft, which was not given")
     if args.push_to_hub and args.use_peft and not options.merge_adapter:
@@ -155,3 +158,24 @@ def settle_evaluation(options: CleanOptions, args: TACleanerConfig, *, has_utili
         args.load_best_model_at_end = True
     if options.keep == "best" or best_only:
         args.metric_for_best_model, args.greater_is_better = "clean_utility", True
+
+
+def settle_form(options: CleanOptions, form: Form, model: Any, *, whole: bool) -> Kind:
+    """In which form the cleaned model is written beside that of transformers.
+
+    Args:
+        whole: Whether a whole model is saved, and not adapters beside the suspect.
+
+    Raises:
+        ValueError: The model cannot be written so.
+    """
+    from ...models.published.saving import check_form
+
+    kind = options.save_as or form.kind
+    check_form(kind, model)
+    if not whole and kind != "transformers":
+        raise ValueError(
+            f"--use_peft saves adapters, and a model that is written as {kind} is whole; add --merge_adapter, or "
+            "convert the model first"
+        )
+    return kind

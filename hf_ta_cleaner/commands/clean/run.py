@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from datasets import Dataset
+
+from ...data.loading import to_rgb
 from ...data.naming import public_name
 from ...detection.scan import ScanBothTimes
-from ...models.checkpoints import load_model
-from ...models.open_clip import load_open_clip
+from ...models.published.form import Form, Kind
+from ...models.published.self_check import PAIRS, settle
 from ...sandbox import is_sandbox
 from ...training.config import TACleanerConfig
 from ...training.estimate import steps_of
@@ -21,13 +24,11 @@ from ...training.strength import with_strength
 from ...training.trainer import TACleanerTrainer
 from ..options import EvalOptions, PairOptions
 from ..parser import RENAMED_SETTINGS
-from .options import CleanOptions, prepare, settle_evaluation
+from .options import CleanOptions, prepare, settle_evaluation, settle_form
 from .pairs import choose_dataset, cleaning_pairs, cleaning_stream
 
 
 if TYPE_CHECKING:
-    from datasets import Dataset
-
     from ...data.streaming import CleaningStream
     from ...evaluation.full_audit import FullAudit
 
@@ -44,6 +45,8 @@ class CleaningRun:
         config: The training settings at the strength asked for; `args` itself with `--strength auto`.
         settings: The settings that differ from their defaults, as plain values.
         model, processor: The suspect. The training changes the model in place, unless the run is `automatic`.
+        form: The form that the suspect came in.
+        save_as: The form that the cleaned model is written in, beside that of transformers.
         train_data: The pairs to train on.
         held_out: The pairs that clean utility is measured on; None if there are none.
         auditor: Audits a model on the labelled pictures; None without `--eval_dataset`.
@@ -61,6 +64,8 @@ class CleaningRun:
     settings: dict[str, Any]
     model: Any
     processor: Any
+    form: Form
+    save_as: Kind
     train_data: Dataset | CleaningStream
     held_out: Dataset | None
     auditor: FullAudit | None
@@ -89,9 +94,11 @@ class CleaningRun:
             args.output_dir, settings, resume=options.resume, write=args.process_index == 0, renamed=RENAMED_SETTINGS
         )
         config = at_strength(options, args)
-        model, processor = load_suspect(options)
+        model, processor, form = options.load_suspect()
+        save_as = settle_form(options, form, model, whole=options.merge_adapter or not args.use_peft)
         auditor = evaluation.auditor_of_run(options.model, args)
         train_data, held_out = load_pairs_for(options, pairs, args, processor)
+        settle_by_pairs(model, processor, form, train_data if isinstance(train_data, Dataset) else held_out)
         if "learning_rate" not in settings and is_sandbox(processor):
             logger.warning(
                 "the default learning rate of %g is for a real CLIP; the sandbox's model is small and needs a higher "
@@ -110,6 +117,8 @@ class CleaningRun:
             settings=settings,
             model=model,
             processor=processor,
+            form=form,
+            save_as=save_as,
             train_data=train_data,
             held_out=held_out,
             auditor=auditor,
@@ -157,10 +166,12 @@ class CleaningRun:
         self.model.to(self.args.device)
 
 
-def load_suspect(options: CleanOptions) -> tuple[Any, Any]:
-    """The model to clean and its processor."""
-    load = load_open_clip if options.from_open_clip else load_model
-    return load(options.model, allow_pickle=options.allow_pickle)
+def settle_by_pairs(model: Any, processor: Any, form: Form, pairs: Dataset | None) -> None:
+    """Settles what the suspect's file does not say by some of the pairs, if there are any."""
+    if not form.assumed or pairs is None:
+        return
+    few = pairs.select(range(min(PAIRS, len(pairs))))
+    settle(model, processor, form, [to_rgb(image) for image in few["image"]], list(few["caption"]))
 
 
 def at_strength(options: CleanOptions, args: TACleanerConfig) -> TACleanerConfig:

@@ -10,6 +10,7 @@ from typing import Any
 from ...evaluation.audit import Predictions
 from ...models.checkpoints import save_model
 from ...models.lora import merge
+from ...models.published.saving import save_as
 from ...publishing.tracking import AuditAround
 from ...training.runs import taken_over
 from ...training.strength import clear, train_strongest
@@ -82,5 +83,6 @@ def save(run: CleaningRun, cleaned: Cleaned) -> None:
     """Writes the cleaned model into the output folder and removes the runs of a finished search."""
     if run.main_process:
         save_model(cleaned.model, run.processor, run.output)
+        save_as(run.form, cleaned.model, run.processor, run.output, kind=run.save_as)
         if run.automatic:
             clear(run.output)
