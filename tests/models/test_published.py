@@ -250,6 +250,7 @@ def test_an_activation_that_nothing_tells_is_asked_for(make):
         load_suspect(source, activation="relu")
     _, _, form = load_suspect(source, activation="gelu")
     assert form.assumed == ("normalization",)
+    assert load_suspect(source, activation="gelu", dtype="float16")[0].dtype == torch.float16
     _, processor, form = load_suspect(source, activation="gelu", normalization="imagenet")
     assert form.assumed == () and tuple(processor.image_processor.image_mean) == (0.485, 0.456, 0.406)
 
