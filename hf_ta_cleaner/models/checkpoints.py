@@ -13,6 +13,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from . import transformers_form
 from .downloads import CheckpointError, download, download_file
 from .families import bound_texts
@@ -24,7 +26,6 @@ from .transformers_form import PICKLES, SAFETENSORS
 
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel, ProcessorMixin
 
 
@@ -79,10 +80,8 @@ def load_suspect(
         CheckpointError: Not found, not allowed, not a CLIP, damaged, incomplete, or asking to run code.
     """
     name = str(model_id)
-    for flag, value, known in (
-        ("activation", activation, ACTIVATIONS),
-        ("normalization", normalization, NORMALIZATIONS),
-    ):
+    flags = {"activation": (activation, ACTIVATIONS), "normalization": (normalization, NORMALIZATIONS)}
+    for flag, (value, known) in flags.items():
         if value is not None and value not in known:
             raise CheckpointError(f"--{flag} must be one of {', '.join(known)}, got {value}")
     source, published = _find(model_id, revision, from_open_clip)
@@ -98,8 +97,8 @@ def load_suspect(
         model, processor, form = load_published(
             source, name=name, allow_pickle=allow_pickle, activation=activation, normalization=normalization
         )
-        if dtype is not None:
-            model.to(dtype)
+        if dtype is not None and dtype != "auto":
+            model.to(getattr(torch, dtype) if isinstance(dtype, str) else dtype)
     bound_texts(model, processor.tokenizer)
     transformers_form.tell_of_resizing(processor.image_processor, model_id)
     return model, processor, form

@@ -250,6 +250,7 @@ def test_an_activation_that_nothing_tells_is_asked_for(make):
         load_suspect(source, activation="relu")
     _, _, form = load_suspect(source, activation="gelu")
     assert form.assumed == ("normalization",)
+    assert load_suspect(source, activation="gelu", dtype="float16")[0].dtype == torch.float16
     _, processor, form = load_suspect(source, activation="gelu", normalization="imagenet")
     assert form.assumed == () and tuple(processor.image_processor.image_mean) == (0.485, 0.456, 0.406)
 
@@ -404,3 +405,27 @@ def test_names_of_open_clip():
     assert all(value.count("/") == 1 for value in PRETRAINED.values())
     with pytest.raises(CheckpointError, match="the architectures: RN101, RN50"):
         hub_id("convnext:openai")
+
+
+# The flags of the commands.
+
+
+def test_what_save_as_refuses(make, tmp_path, photos, monkeypatch, capsys, logging_as_it_was):
+    _, source = make(cleanclip, True)
+    monkeypatch.chdir(tmp_path)
+    line = ["--model", str(source), "--dataset", str(write_pairs(tmp_path / "pairs", photos)), "--output_dir", "out"]
+    line += ["--activation", "quick_gelu", "--per_device_train_batch_size", "8", "--max_steps", "1", "--method", "ft"]
+    for more, message in (
+        (["--save_as", "onnx"], "--save_as must be one of transformers, open_clip, pt, got onnx"),
+        (["--use_peft"], "--use_peft saves adapters, and a model that is written as pt is whole; add --merge_adapter"),
+    ):
+        with pytest.raises(SystemExit):
+            clean([*line, *more])
+        assert message in capsys.readouterr().err
+        assert not (tmp_path / "out" / "model.safetensors").exists()
+    clean([*line, "--use_peft", "--merge_adapter", "--save_as", "open_clip"])
+    written = {file.name for file in (tmp_path / "out").iterdir()}
+    assert {"model.safetensors", "open_clip_model.safetensors", "open_clip_config.json"} <= written
+    assert "epoch_10.pt" not in written
+    clean([*line, "--save_as", "transformers", "--output_dir", "alone"])
+    assert {file.suffix for file in (tmp_path / "alone").iterdir()} & {".pt", ".safetensors"} == {".safetensors"}

@@ -98,6 +98,7 @@ class CleaningRun:
         save_as = settle_form(options, form, model, whole=options.merge_adapter or not args.use_peft)
         auditor = evaluation.auditor_of_run(options.model, args)
         train_data, held_out = load_pairs_for(options, pairs, args, processor)
+        model.to(args.device)
         settle_by_pairs(model, processor, form, train_data if isinstance(train_data, Dataset) else held_out)
         if "learning_rate" not in settings and is_sandbox(processor):
             logger.warning(

@@ -73,17 +73,7 @@ def unwrap(content: Any, file: str) -> tuple[dict[str, torch.Tensor], Form]:
     Raises:
         CheckpointError: There is no state dict, or it is no CLIP with a ResNet or a plain ViT.
     """
-    wrapper, around = "", {}
-    while isinstance(content, Mapping) and (
-        found := [key for key in _WRAPPERS if isinstance(content.get(key), Mapping)]
-    ):
-        if len(found) > 1:
-            logger.warning("%s holds %s; '%s' is taken", file, " and ".join(found), found[0])
-        wrapper = found[0]
-        around = {key: value for key, value in content.items() if isinstance(value, (int, float, str))}
-        content = content[wrapper]
-    if not (isinstance(content, Mapping) and all(isinstance(value, torch.Tensor) for value in content.values())):
-        raise CheckpointError(f"{file} holds no state dict of tensors. Wanted the weights of a CLIP model.")
+    content, wrapper, around = _innermost(content, file)
     state, originals, extras = {}, {}, {}
     for name, tensor in content.items():
         plain = _plain(name)
@@ -103,11 +93,27 @@ def unwrap(content: Any, file: str) -> tuple[dict[str, torch.Tensor], Form]:
         some = ", ".join(sorted(state)[:3]) or "nothing"
         raise CheckpointError(
             f"{file} is no CLIP with a ResNet or a plain ViT (found {some}, ...). Towers of timm and of Hugging Face "
-            "cannot be imported from open_clip's form."
+            "cannot be imported from open_clip's form. Of a checkpoint of transformers give the folder."
         )
     if "logit_scale" in state:
         state["logit_scale"] = state["logit_scale"].reshape(())
     return state, Form("pt", file, originals, extras, wrapper, around)
+
+
+def _innermost(content: Any, file: str) -> tuple[Mapping[str, torch.Tensor], str, dict[str, Any]]:
+    """The state dict in a file, the key that it lies under, and the plain values beside that key."""
+    wrapper, around = "", {}
+    while found := [
+        key for key in _WRAPPERS if isinstance(content, Mapping) and isinstance(content.get(key), Mapping)
+    ]:
+        if len(found) > 1:
+            logger.warning("%s holds %s; '%s' is taken", file, " and ".join(found), found[0])
+        wrapper = found[0]
+        around = {key: value for key, value in content.items() if isinstance(value, (int, float, str))}
+        content = content[wrapper]
+    if not (isinstance(content, Mapping) and all(isinstance(value, torch.Tensor) for value in content.values())):
+        raise CheckpointError(f"{file} holds no state dict of tensors. Wanted the weights of a CLIP model.")
+    return content, wrapper, around
 
 
 def _plain(name: str) -> str:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from transformers.activations import ACT2FN
 from transformers.models.clip.modeling_clip import CLIPMLP
 
+from ...distributed import share
 from ...pictures import fit
 from ..zero_shot import image_features, input_geometry, input_size, text_features
 from .configs import ACTIVATIONS, NORMALIZATIONS
@@ -53,15 +54,21 @@ def settle(
     if not form.assumed or len(captions) < 2:
         return form
     here = _current(model, processor)
-    losses = contrastive_losses(model, processor, images, captions, _open(form, *here))
+    settings = _open(form, *here)
+    unknown = " and ".join(form.assumed)
+    logger.info("the file does not say its %s: trying %d settings on %d pairs", unknown, len(settings), len(captions))
+    losses = contrastive_losses(model, processor, images, captions, settings)
+    values = torch.tensor([losses[setting] for setting in settings], device=model.device)
+    share([values])  # every process must take the same
+    losses = dict(zip(settings, values.tolist(), strict=True))
     best, second = sorted(losses, key=losses.get)[:2]
     thin = losses[second] - losses[best] < MARGIN
     taken = here if losses[here] - losses[best] < MARGIN else best
     _set(model, processor, *taken)
     listed = "; ".join(f"{activation} and {name}: {value:.3f}" for (activation, name), value in losses.items())
     logger.warning(
-        "activation and normalization are not in the file; by the contrastive loss of %d pairs: %s. Taken: %s and %s",
-        len(captions), listed, *taken,
+        "the file does not say its %s; by the contrastive loss of %d pairs: %s. Taken: %s and %s",
+        unknown, len(captions), listed, *taken,
     )  # fmt: skip
     if thin:
         logger.warning(
@@ -93,7 +100,7 @@ def contrastive_losses(
                 texts[activation] = text_features(model, processor, captions).cpu()
             seen = (activation if _has_activation(model.vision_model) else "", normalization)
             if seen not in pictures:
-                pictures[seen] = image_features(model, processor, pixels).cpu()
+                pictures[seen] = image_features(model, processor, pixels, batch_size=64).cpu()
         logits = scale.cpu() * pictures[seen] @ texts[activation].T
         loss = (F.cross_entropy(logits, pairs) + F.cross_entropy(logits.T, pairs)) / 2
         losses[activation, normalization] = loss.item()
