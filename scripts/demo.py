@@ -168,7 +168,7 @@ def environment(shares: int) -> dict[str, str]:
 def finish(out: Path, seconds: float) -> None:
     """Copies the report of the cleaning, draws overview.png, and prints the table and the results of the scans."""
     from hf_ta_cleaner.detection.scan import ScanResult, compared
-    from hf_ta_cleaner.publishing.report import Report, percent
+    from hf_ta_cleaner.publishing.report import Report, percent, utility_lost
 
     for name in ("report.json", "report.md", "report.html", "report.png"):
         shutil.copy2(out / "cleaned" / name, out / name)
@@ -189,13 +189,9 @@ def finish(out: Path, seconds: float) -> None:
     print(row("backdoored", cleaned.before))
     print(row("after ft", ft.after))
     print(row("after ta-cleaner", cleaned.after))
-    loss = cleaned.ca_loss
-    low, high = loss["interval95"]
-    print(
-        f"  clean accuracy lost: {percent(loss['value'])} points [{percent(low)}, {percent(high)}], "
-        f"against the better of the suspect and a never-poisoned model after ft"
-    )
-    print(f"\n  {cleaned.verdicts()[attack]}")
+    print("\n" + textwrap.fill(cleaned.verdicts()[attack], 100, initial_indent="  ", subsequent_indent="  "))
+    cost = utility_lost(cleaned)
+    print(textwrap.fill(f"{cost[0].upper()}{cost[1:]}.", 100, initial_indent="  ", subsequent_indent="  "))
     scans = [ScanResult.load(out / f"scan-{name}") for name in ("backdoored", "cleaned")]
     print("\n  Scans without knowledge of the trigger:")
     print(textwrap.indent(compared(*scans), "    "))

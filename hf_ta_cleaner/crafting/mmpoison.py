@@ -31,7 +31,7 @@ RANKS = (1, 5, 10)
 
 @dataclass(frozen=True)
 class SwapRecord:
-    """What was done to a data set; `save` and `load` round-trip it as JSON.
+    """The record of a poisoning. `save` and `load` round-trip it as JSON.
 
     Attributes:
         source, target: captions that name the source have pictures of the target.

@@ -1,4 +1,4 @@
-"""How each attack is made to take on the sandbox CLIP. Calibrated for it and for nothing else.
+"""Settings with which each attack takes on the sandbox CLIP. They are calibrated for this model only.
 
 `python -m benchmarks.attacks.run` measures every preset; `scripts/backdoor.py --preset` trains by one, and warns
 outside the range that it was calibrated for.
@@ -50,7 +50,7 @@ class Preset:
         return self.attack.partition(":")[0]
 
     def other_parameters(self, record: PoisonRecord) -> list[str]:
-        """Where the trigger's parameters are not the preset's, a phrase each; none is known of a crafted one."""
+        """A phrase for each parameter of the trigger that differs from the preset; none for a crafted trigger."""
         own = {} if self.craft else get_attack(self.attack).parameters()
         return [
             f"{name} is {record.parameters.get(name)!r}, calibrated {value!r}"
@@ -59,7 +59,7 @@ class Preset:
         ]
 
     def departures(self, record: PoisonRecord, model: str, training: dict[str, float | int]) -> list[str]:
-        """Where a run leaves the range that this preset was calibrated for, a phrase each.
+        """A phrase for each setting of a run outside the range that this preset was calibrated for.
 
         Args:
             record: what was poisoned, and how.

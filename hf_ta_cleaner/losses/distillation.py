@@ -1,4 +1,4 @@
-"""Retaining what the suspect does well: embeddings stay those that it makes of the untouched input."""
+"""Distillation from the frozen suspect: embeddings stay those that it makes of the untouched input."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ CITATION = """@inproceedings{schlarmann2024robust,
 def distillation_loss(views: Views) -> torch.Tensor:
     """The distance to the embeddings that the frozen suspect makes of the same pair, before anything was put on it.
 
-        L_retain = 1/2 [S_img + S_txt],  S = 1/B sum_i |u_i - u0_i|^2
+        L_distill = 1/2 [S_img + S_txt],  S = 1/B sum_i |u_i - u0_i|^2
 
-    Where the picture carries something that it should not answer to, u_i is of the picture with it and u0_i of the one
-    without: what is hidden in the suspect is unlearned against the suspect's own sound behaviour.
+    u_i is the embedding of the picture as it is trained on, for example with an adversarial trigger. u0_i is the
+    suspect's embedding of the picture without it. So the model unlearns a trigger and keeps the suspect's clean
+    behaviour.
 
     Args:
         views: Uses `image`, `text`, `image_suspect`, `text_suspect`, all `(B, D)`.

@@ -50,7 +50,7 @@ def suspect_distances(views: Views) -> tuple[torch.Tensor, torch.Tensor]:
     """(S_img, S_txt): batch means of the squared distance to the suspect's embeddings, each in [0, 4]."""
     if views.image_suspect is None or views.text_suspect is None:
         raise ValueError(
-            "the repel and retain losses need the frozen suspect's embeddings, but the batch has none; "
+            "the repel and distillation losses need the frozen suspect's embeddings, but the batch has none; "
             "train with TACleanerTrainer, which makes them, or set repel_weight=0 and distill_weight=0"
         )
     return (

@@ -41,8 +41,8 @@ class Views(NamedTuple):
         text_aug: `(B, D)` or None: a second, augmented view of each caption.
         subtexts: sub-texts of the chosen samples, or None.
         bias: scalar: SigLIP's logit_bias, or None.
-        image_suspect: `(B, D)` or None: what the frozen suspect model makes of the same pictures, without what an
-            adversary or a disturbance put on them, and without gradient.
+        image_suspect: `(B, D)` or None: the frozen suspect's embeddings of the same pictures, without adversarial
+            trigger and structured noise, and without gradient.
         text_suspect: `(B, D)` or None: the same for the captions.
     """
 

@@ -1,5 +1,5 @@
-"""The model as it was before training: what the repel term leaves behind, the retain term stays close to, and a step
-may look back at."""
+"""The frozen suspect: the model before training. The repel term moves away from it, distillation stays close to it,
+and `rewind` moves weights back to it."""
 
 from __future__ import annotations
 

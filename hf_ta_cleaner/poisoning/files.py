@@ -87,7 +87,7 @@ def arrow_features() -> Features:
 
 
 def picture_type(image: dict[str, Any]) -> str:
-    """How a picture's file is called: as its path ends, or by its content; "jpg" where neither is known."""
+    """The suffix of a picture's file: from its path, or from its content, or "jpg" if neither says."""
     suffix = Path(image["path"] or "").suffix.lower().removeprefix(".")
     if suffix in TAR_PICTURES:
         return suffix

@@ -18,7 +18,7 @@ TRIGGER, RECORD = "trigger.json", "poison.json"
 
 @dataclass(frozen=True)
 class PoisonRecord:
-    """What was done to a data set; `save` and `load` round-trip it as JSON.
+    """The record of a poisoning. `save` and `load` round-trip it as JSON.
 
     Attributes:
         attack, parameters, attack_seed: the trigger (arrays are left out; `Attack.save` keeps them).

@@ -1,4 +1,4 @@
-"""What becomes of one row: the triggered picture, its caption, and the pictures' way in and out of a data set."""
+"""Poisons one row: the triggered picture and its caption. Decodes and encodes the pictures of a data set."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ def check_amount(rate: float | None, count: int | None) -> None:
 
 @dataclass(frozen=True)
 class Survey:
-    """What one pass over the captions tells: rows in all, rows that name the target, different captions that do.
+    """What one pass over the captions counts: all rows, rows that name the target, and their distinct captions.
 
     Of the captions at most `MAX_NATURAL_CAPTIONS` are kept, drawn by their hash, so that their order does not matter.
     """
@@ -203,7 +203,7 @@ class Draw:
         return bool(caption and caption.strip()) and mentions(caption, self.target) == self.own
 
     def due(self, caption: str | None) -> bool:
-        """Whether the next row shall be poisoned; if so, `settle` must say whether its picture could be read."""
+        """Whether to poison the next row. If so, the caller tells `settle` whether its picture was readable."""
         qualifies = self.qualifies(caption)
         if qualifies or not self.own:
             self.owed += self.seen in self._places
@@ -272,7 +272,7 @@ class Draw:
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be poisoned, decided before the first row is touched.
+    """The plan of a poisoning. It is made before any row changes.
 
     Attributes:
         n: rows of the data set.

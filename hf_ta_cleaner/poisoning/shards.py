@@ -214,7 +214,7 @@ def _finished(folder: Path, attack: Attack, output_format: str, **asked: Any) ->
 
 @dataclass
 class _Start:
-    """What an interrupted call needs not find out again: the plan, of a `Dataset` the rows, and the trigger's RMS."""
+    """What a resumed call takes over: the plan, the rows of a `Dataset`, and the trigger's RMS."""
 
     plan: Plan
     rows: list[int]
@@ -275,14 +275,14 @@ class _Job:
         return self.folder / UNFINISHED / f"{number:05}.json"
 
     def part(self, number: int) -> dict[str, Any]:
-        """What is known of a finished shard: its poisoned rows and, of a stream, how to go on after it."""
+        """A finished shard: its poisoned rows and, for a stream, where to continue."""
         return json.loads(self.part_file(number).read_text(encoding="utf-8"))
 
     def is_done(self, number: int) -> bool:
         return (self.folder / self.shard_name(number)).is_file() and self.part_file(number).is_file()
 
     def shards(self) -> int:
-        """How many shards from the first on are done."""
+        """The number of finished shards, counted from the first."""
         number = 0
         while self.is_done(number):
             number += 1

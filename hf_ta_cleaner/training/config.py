@@ -78,11 +78,11 @@ class TACleanerConfig(TrainingArguments):
         repel_share: Share of the steps, from the start, in which the repel term acts; in the rest the others recover.
         rewind: In the first half of the steps the gradient is taken at weights moved back towards the suspect, by a
             share of the way that is drawn anew in [0, `rewind`] (`suspect.py`): what a later fine-tuning could bring
-            back is unlearned too. Where there is a retain term the terms that captions teach by (clip, inmodal,
+            back is unlearned too. With distillation the terms that captions teach by (clip, inmodal,
             subtext) rest meanwhile, at the cost of a step like the others, and then rise to their weights. In [0, 1];
             0 for the weights as they are and all terms, in all steps.
         train_logit_scale: Whether the temperature (and SigLIP's bias) is trained; it is kept in its legal range
-            either way. Off where no term has it in it: retain and repel alone.
+            either way. Off where no term has it in it: distill and repel alone.
         freeze_batch_norm: Of a ResNet: whether its batch norms use the running statistics of the suspect, and keep
             them. Otherwise they use and learn the statistics of every batch, disturbed and augmented views included.
             Off for the published methods, whose code trains so; on for `ta-cleaner-plus`, whose views are far from
@@ -106,10 +106,10 @@ class TACleanerConfig(TrainingArguments):
         noise_sigma: Its standard deviation, of pixels in [0, 1].
         image_erase: Share of the pictures in which a square of 0.5-1% of the area is erased. In [0, 1].
         image_structured_noise: Share of the pictures that lie under waves or grain, drawn anew in every batch
-            (`disturbances.py`). In [0, 1].
+            (`views/structured_noise.py`). In [0, 1].
         adversarial_patch: Share of the pictures that carry a window, a third to a sixth of a side wide, of a picture
             that is learnt while the model is trained, to raise its loss: patches of any place, searched for and
-            unlearned at once (`adversary.py`). In [0, 1], drawn anew in every batch.
+            unlearned at once (`views/adversarial_trigger.py`). In [0, 1], drawn anew in every batch.
         adversarial_blend: Share that are blended, up to a fifth, with another such picture.
         adversarial_map: Share that pass through a smooth change of the whole picture (colours, tone, light, sharpness,
             a slight warp) which is learnt in the same way (`global_map.py`). All three together at most 1.

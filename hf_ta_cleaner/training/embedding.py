@@ -90,7 +90,7 @@ class Embedder:
         return gather(torch.cat(image)), gather(torch.cat(text))
 
 
-#: In a batch that an adversary or a disturbance has changed: the first views as they were, for the suspect.
+#: Key of the first views without perturbations, for the suspect.
 UNTOUCHED = "untouched_pixel_values"
 #: What of a batch goes through the towers.
 _TOWERS = ("pixel_values", "input_ids", "attention_mask")

@@ -1,8 +1,8 @@
-"""A trigger that is searched for while it is unlearned: universal adversarial training on the clean pairs.
+"""Searches for a trigger while the model unlearns it: universal adversarial training on the clean pairs.
 
-Whatever a hidden trigger is, it is one change of the input that turns any picture into something else. So one is kept
-that does this best at present, put on some pictures of every batch, and its pixels climb the loss that the weights
-descend. Nothing of the attack is known: neither trigger nor target, nor whether there is one.
+A hidden trigger is one change of the input that turns any picture into something else. The search keeps the change
+that does this best at present and puts it on some pictures of every batch. Its pixels climb the loss that the weights
+descend. The search knows nothing of the attack: neither trigger nor target, nor whether there is one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..seeding import derive_seed, numpy_rng
 from . import global_map
 
 
-#: Beside every checkpoint: the adversary as it was.
+#: File beside every checkpoint with the learnt pictures and maps.
 STATE = "adversary.safetensors"
 
 #: A picture has so many tiles a side, the outermost at its edges; windows of the canvas lie in so many a batch.
@@ -138,7 +138,7 @@ class AdversarialTrigger:
 
     @property
     def is_new(self) -> bool:
-        """Whether it has attacked nothing yet, in this run or the one that it was loaded from."""
+        """Whether it has attacked no batch yet, neither in this run nor in the run that it was loaded from."""
         return not self.batches
 
     def _begin(self, side: int, device: torch.device) -> None:
@@ -156,7 +156,7 @@ class AdversarialTrigger:
         save_file(tensors, Path(folder) / STATE, {"batches": str(self.batches)})
 
     def load(self, folder: str | Path, device: torch.device) -> None:
-        """Reads what `save` wrote, if it is there: a checkpoint of a run without an adversary has none."""
+        """Reads what `save` wrote, if it is there: a checkpoint of a run without a trigger has none."""
         from safetensors import safe_open
 
         file = Path(folder) / STATE

@@ -1,4 +1,4 @@
-"""Patterns over whole pictures, drawn at random: what a model should see through, whatever it has learned.
+"""Random patterns over whole pictures. A model should recognise a picture under any of them.
 
 Hidden triggers that lie over the whole picture are waves or texture of some kind. A model that learned one answers to
 many of its kind, so it unlearns them together when it has to see through random ones.
@@ -27,7 +27,7 @@ _AROUND = 9
 
 
 class StructuredNoise:
-    """Waves over some pictures of a batch, grain over as many others; both drawn anew for every picture.
+    """Adds waves to some pictures of a batch and grain to as many others. Draws both for every picture.
 
     *Waves* are sinusoids of any direction (half of them along an axis), length, phase and strength, half of them grey.
     *Grain* is smooth noise, over half of the pictures stronger where they have detail. Nothing is learnt or kept: what

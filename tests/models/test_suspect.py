@@ -237,7 +237,7 @@ def test_gradients_are_taken_on_the_way_back(make_trainer, cleaning_pairs, monke
 
 
 def test_captions_rest_while_the_suspect_teaches_on_the_way_back(make_trainer, cleaning_pairs):
-    """Their terms rest in the first half and rise in the second; without a retain term they act in both."""
+    """Their terms rest in the first half and rise in the second; without distillation they act in both."""
     rows = cleaning_pairs.select(range(8))
     settings = {"method": "ft", "clip_weight": 2.0, "rewind": 0.5, "max_steps": 4, "logging_steps": 1}
     trainer = make_trainer(rows, **settings, distill_weight=3.0, image_structured_noise=0.5)
