@@ -40,8 +40,8 @@ def settle(
     """Sets what the form assumed to what fits the pairs best, in place, and says so in the log.
 
     A model that reads its pictures or computes as it was trained to matches pairs better: of every activation and
-    normalization that is open, the pair with the lowest contrastive loss is taken; what was assumed stays unless
-    another is better by `MARGIN`.
+    normalization that is open, the setting with the lowest contrastive loss is taken. Of those within `MARGIN` of it,
+    what was assumed comes first, then the same activation, then the normalizations in their order.
 
     Args:
         model, processor: As `load_published` gives them.
@@ -63,7 +63,7 @@ def settle(
     losses = dict(zip(settings, values.tolist(), strict=True))
     best, second = sorted(losses, key=losses.get)[:2]
     thin = losses[second] - losses[best] < MARGIN
-    taken = here if losses[here] - losses[best] < MARGIN else best
+    taken = next(setting for setting in settings if losses[setting] - losses[best] < MARGIN)
     _set(model, processor, *taken)
     listed = "; ".join(f"{activation} and {name}: {value:.3f}" for (activation, name), value in losses.items())
     logger.warning(
@@ -108,10 +108,11 @@ def contrastive_losses(
 
 
 def _open(form: Form, activation: str, normalization: str) -> list[tuple[str, str]]:
-    """Every setting that the form leaves open, the current one first."""
+    """Every setting that the form leaves open, the likelier first: the current one, then those of its activation."""
     activations = ACTIVATIONS if "activation" in form.assumed else (activation,)
     normalizations = NORMALIZATIONS if "normalization" in form.assumed else (normalization,)
-    return sorted(product(activations, normalizations), key=lambda pair: pair != (activation, normalization))
+    settings = product(activations, normalizations)
+    return sorted(settings, key=lambda pair: (pair != (activation, normalization), pair[0] != activation))
 
 
 def _current(model: PreTrainedModel, processor: ProcessorMixin) -> tuple[str, str]:
