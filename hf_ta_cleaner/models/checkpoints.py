@@ -13,20 +13,17 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
 from . import transformers_form
 from .downloads import CheckpointError, download, download_file
 from .families import bound_texts
-from .published.configs import ACTIVATIONS, NORMALIZATIONS
-from .published.form import Form
-from .published.loading import is_published, load_published, published_files
-from .published.names import hub_id
 from .transformers_form import PICKLES, SAFETENSORS
 
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel, ProcessorMixin
+
+    from .published.form import Form
 
 
 logger = logging.getLogger(__name__)
@@ -80,6 +77,12 @@ def load_suspect(
         CheckpointError: Not found, not allowed, not a CLIP, damaged, incomplete, or asking to run code.
     """
     name = str(model_id)
+    import torch  # late, as the others: importing this module stays cheap
+
+    from .published.configs import ACTIVATIONS, NORMALIZATIONS
+    from .published.form import Form
+    from .published.loading import load_published
+
     flags = {"activation": (activation, ACTIVATIONS), "normalization": (normalization, NORMALIZATIONS)}
     for flag, (value, known) in flags.items():
         if value is not None and value not in known:
@@ -187,6 +190,9 @@ def _find(model_id: str | os.PathLike, revision: str | None, from_open_clip: boo
     Raises:
         CheckpointError: Not found, or not downloaded.
     """
+    from .published.loading import is_published, published_files
+    from .published.names import hub_id
+
     path = SANDBOX if str(model_id) == "sandbox" else Path(model_id).expanduser()
     name = str(model_id)
     if path.is_dir():
