@@ -97,6 +97,23 @@ class RunLog(TrainerCallback):
             self._save(self.seconds)
 
 
+class StepCallback(TrainerCallback):
+    """What happens at fixed points of the loop: the sampler's epoch, a legal temperature, a finite end."""
+
+    def __init__(self, trainer: Any) -> None:
+        self.trainer = trainer
+
+    def on_epoch_begin(self, args, state, control, **kwargs) -> None:
+        self.trainer.batches.begin_epoch(int(state.epoch))
+
+    def on_optimizer_step(self, args, state, control, model=None, **kwargs) -> None:
+        self.trainer._gathered = 0
+        self.trainer.family.clamp(self.trainer.accelerator.unwrap_model(model))
+
+    def on_train_end(self, args, state, control, **kwargs) -> None:
+        self.trainer._check_weights()
+
+
 def taken_over(trainer: Any, checkpoint: str | None) -> bool:
     """Whether the checkpoint is that of a run's last step; then the `TACleanerTrainer` is as the run left it.
 

@@ -36,6 +36,7 @@ from .embedding import Embedder
 from .gradient_cache import cached_loss
 from .objective import Objective, Progress, TermLog
 from .perturbations import Perturbations
+from .runs import StepCallback
 
 
 logger = logging.getLogger(__name__)
@@ -125,7 +126,7 @@ class TACleanerTrainer(Trainer):
             compile_blocks(model, backend=args.torch_compile_backend, mode=args.torch_compile_mode)
         self._term_log = TermLog(args.device)
         self._gathered = 0  # batches of the step that have passed
-        self.add_callback(_StepCallback(self))
+        self.add_callback(StepCallback(self))
 
     def _ready(self, model: PreTrainedModel, args: TACleanerConfig, processor: Any) -> nn.Module:
         """The model as it is trained: whole floats, its temperature free or fixed, adapters, faster blocks."""
@@ -170,7 +171,6 @@ class TACleanerTrainer(Trainer):
             noise_sigma=args.noise_sigma,
         )
 
-    # ------------------------------------------------------------------ loss
     def compute_loss(self, model: nn.Module, inputs: dict, return_outputs: bool = False, num_items_in_batch=None):
         """The weighted sum of the losses of a batch; with `return_outputs` also `{"terms": {name: loss}}`."""
         at, learns = self.progress, torch.is_grad_enabled()
@@ -262,7 +262,6 @@ class TACleanerTrainer(Trainer):
             f"(best: {self.state.best_model_checkpoint or 'none yet'})"
         )
 
-    # ------------------------------------------------------------------ data, in `batches`
     def get_train_dataloader(self) -> DataLoader:
         if isinstance(self.train_dataset, CleaningStream):
             return self.batches.stream_loader(self.train_dataset, self.data_collator, self._train_batch_size)
@@ -276,7 +275,6 @@ class TACleanerTrainer(Trainer):
         """Pairs trained on so far, over all processes. A pair counts each time it is seen."""
         return self.batches.pairs_seen(self.train_dataset, self.state.global_step)
 
-    # ------------------------------------------------------------------ the Hub, in `publisher`
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
         """Makes sure of the repository and the token before anything is computed."""
         if self.is_world_process_zero():
@@ -321,7 +319,6 @@ class TACleanerTrainer(Trainer):
         finally:
             self.args.hub_token = token
 
-    # ------------------------------------------------------------------ other hooks of Trainer
     def _build_accelerator_args(self, **kwargs: Any) -> dict[str, Any]:
         """Without what would compile the whole model: its blocks are compiled one by one."""
         arguments = super()._build_accelerator_args(**kwargs)
@@ -388,20 +385,3 @@ class TACleanerTrainer(Trainer):
         self.log(dict(metrics[0]))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics[0])
         return metrics[0]
-
-
-class _StepCallback(TrainerCallback):
-    """What happens at fixed points of the loop: the sampler's epoch, a legal temperature, a finite end."""
-
-    def __init__(self, trainer: TACleanerTrainer) -> None:
-        self.trainer = trainer
-
-    def on_epoch_begin(self, args, state, control, **kwargs) -> None:
-        self.trainer.batches.begin_epoch(int(state.epoch))
-
-    def on_optimizer_step(self, args, state, control, model=None, **kwargs) -> None:
-        self.trainer._gathered = 0
-        self.trainer.family.clamp(self.trainer.accelerator.unwrap_model(model))
-
-    def on_train_end(self, args, state, control, **kwargs) -> None:
-        self.trainer._check_weights()
