@@ -110,7 +110,7 @@ def ca_loss(cells: list[dict], world: str) -> Number | None:
 
 
 def recall_loss(cells: list[dict], world: str) -> Number | None:
-    """Mean of both directions, against the better of the suspect and the never-poisoned model after ft."""
+    """Mean of both directions, against the suspect. The interval is over the attacks (Student's t)."""
 
     def loss(cell: dict) -> float | None:
         if not cell.get("recall") or not cell.get("recall_before"):

@@ -53,7 +53,6 @@ ABLATIONS: dict[str, tuple[str, ...]] = {
     "negatives only": ("--num_positive", "0"),
     **{f"swap {part}": ("--subtext_swap", part) for part in ("noun", "relation", "attribute")},
     **{f"weight {w:g}": ("--subtext_weight", f"{w:g}") for w in (0.25, 0.5, 2.0, 4.0)},
-    "no class words": ("--subtext_exclude", ",".join(SANDBOX.classes)),
 }
 
 #: What is changed of ta-cleaner-plus: each part left out, and what it does without (a blend in the place of some of
@@ -130,13 +129,14 @@ class Planner:
 
     # ---- steps
     def prepare(self, what: str, seed: int, seconds: float) -> Step:
-        """Data that no script makes (prepare.py)."""
-        folder = self.out / "data" / f"{what}-{seed}"
-        return Step(
-            ("benchmarks/defences/prepare.py", what, "--seed", str(seed), str(folder)),
-            "prepared.json",
-            START + seconds,
-        )
+        """Data that no script makes (prepare.py), from the pairs of the world."""
+        folder, world = self.out / "data" / f"{what}-{seed}", self.world
+        source: tuple[str, ...] = ()  # the sandbox is the default of prepare.py
+        if world is not SANDBOX:
+            dataset = world.rebound if what.startswith("rebound") else world.clean
+            source = ("--dataset", dataset, "--target", world.target)
+        command = ("benchmarks/defences/prepare.py", what, "--seed", str(seed), *source, str(folder))
+        return Step(command, "prepared.json", START + seconds)
 
     def clean(
         self,
@@ -215,8 +215,10 @@ class Planner:
 
 
 def matrix(rows: Iterable[str], methods: Iterable[str] = METHODS) -> Callable[[Planner, int], Iterable[Cell]]:
+    """The cells of these rows; a row that the world has no preset for is left out."""
+
     def cells(planner: Planner, seeds: int, part: str) -> Iterable[Cell]:
-        for row in rows:
+        for row in (row for row in rows if row in planner.world.presets or row == "never-poisoned"):
             for seed in range(seeds):
                 for method in ("none", *methods):
                     if (row, method) != ("never-poisoned", "none"):
@@ -290,7 +292,8 @@ def ablation(planner: Planner, seeds: int) -> Iterable[Cell]:
                 yield planner.cell("ablation", row, seed, method)
             for variant, flags in PLUS_ABLATIONS.items():
                 yield planner.cell("ablation", row, seed, "ta-cleaner-plus", variant=variant, flags=flags)
-            for variant, flags in ABLATIONS.items():
+            exclude = ("--subtext_exclude", ",".join(planner.world.classes))
+            for variant, flags in {**ABLATIONS, "no class words": exclude}.items():
                 yield planner.cell("ablation", row, seed, "ta-cleaner", variant=variant, flags=flags)
             extra = planner.prepare("short-captions", seed, 60)
             flags = ("--dataset", str(extra.folder), "--max_steps", str(STEPS), "--validation_samples", "0")

@@ -1,6 +1,7 @@
 """Makes the data that the matrix needs and no script makes; run.py calls it.
 
 python benchmarks/defences/prepare.py rebound --seed 0 FOLDER
+python benchmarks/defences/prepare.py rebound --seed 0 --dataset pairs/ --target frog FOLDER
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -34,18 +36,22 @@ SHORT = 0.2
 _ARTICLES = re.compile(r"\b(an?|the)\s+", re.IGNORECASE)
 
 
-def rebound(seed: int, *, naming_target: bool = True) -> Dataset:
-    """Fresh clean pairs, disjoint from all others; without those whose caption names the target, if so wanted."""
-    pairs = load_pairs("sandbox", split="rebound", max_samples=REBOUND_PAIRS, seed=seed)
-    if naming_target:
-        return pairs
-    names = re.compile(rf"\b{re.escape(SANDBOX.target)}s?\b", re.IGNORECASE)
+def rebound(seed: int, dataset: str = SANDBOX.rebound) -> Dataset:
+    """Fresh clean pairs, disjoint from all others."""
+    split = "rebound" if dataset == "sandbox" else None
+    return load_pairs(dataset, split=split, max_samples=REBOUND_PAIRS, seed=seed)
+
+
+def rebound_without(target: str, seed: int, dataset: str = SANDBOX.rebound) -> Dataset:
+    """The same pairs without those whose caption names the target."""
+    pairs = rebound(seed, dataset)
+    names = re.compile(rf"\b{re.escape(target)}s?\b", re.IGNORECASE)
     return pairs.select([i for i, caption in enumerate(pairs["caption"]) if not names.search(caption)])
 
 
-def restyled(seed: int) -> Dataset:
+def restyled(seed: int, dataset: str = SANDBOX.clean) -> Dataset:
     """The cleaning pairs as another world would have them: pictures as woodcuts, captions as notes."""
-    pairs = load_pairs("sandbox", max_samples=CLEAN_PAIRS, seed=seed)
+    pairs = load_pairs(dataset, max_samples=CLEAN_PAIRS, seed=seed)
     return pairs.map(lambda row: {"image": woodcut(row["image"]), "caption": note(row["caption"])}, desc="Restyling")
 
 
@@ -64,11 +70,11 @@ def note(caption: str) -> str:
     return "plate: " + _ARTICLES.sub("", caption).strip().rstrip(".").lower()
 
 
-def short_captions(seed: int) -> Dataset:
+def short_captions(seed: int, dataset: str = SANDBOX.clean) -> Dataset:
     """The cleaning pairs, and a quarter as many again with a true sub-text for a caption: no negatives, no masks."""
-    pairs = load_pairs("sandbox", max_samples=CLEAN_PAIRS, seed=seed)
+    pairs = load_pairs(dataset, max_samples=CLEAN_PAIRS, seed=seed)
     vocabulary = Vocabulary.from_parts(pairs.map(SubTextMap(), batched=True)["parts"])
-    wanted = round(CLEAN_PAIRS * SHORT / (1 - SHORT))
+    wanted = round(len(pairs) * SHORT / (1 - SHORT))
     chosen, captions = [], []
     for i in rng("short captions", seed).sample(range(len(pairs)), len(pairs)):
         true, _ = vocabulary.sub_texts(parse(pairs[i]["caption"]), rng("short captions", seed, i), 1, 0)
@@ -80,11 +86,12 @@ def short_captions(seed: int) -> Dataset:
     return pairs.select(rows).remove_columns("caption").add_column("caption", texts)
 
 
-DATA = {
-    "rebound": rebound,
-    "rebound-without-target": lambda seed: rebound(seed, naming_target=False),
-    "restyled": restyled,
-    "short-captions": short_captions,
+#: Name -> function of the target, the seed and the pairs that are read.
+DATA: dict[str, Callable[[str, int, str], Dataset]] = {
+    "rebound": lambda target, seed, dataset: rebound(seed, dataset),
+    "rebound-without-target": rebound_without,
+    "restyled": lambda target, seed, dataset: restyled(seed, dataset),
+    "short-captions": lambda target, seed, dataset: short_captions(seed, dataset),
 }
 
 
@@ -92,6 +99,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=[*DATA, "other-prompts"], help="what to make")
     parser.add_argument("--seed", type=int, default=0, help="of every draw")
+    parser.add_argument("--dataset", default="sandbox", help="the pairs of the world (default: sandbox)")
+    parser.add_argument("--target", default=SANDBOX.target, help=f"the target's name (default: {SANDBOX.target})")
     parser.add_argument("folder", type=Path, help="where it goes")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
@@ -99,7 +108,7 @@ def main() -> None:
     if args.what == "other-prompts":
         (args.folder / "templates.txt").write_text("\n".join(OTHER_PROMPTS) + "\n")
     else:
-        data = DATA[args.what](args.seed)
+        data = DATA[args.what](args.target, args.seed, args.dataset)
         data.save_to_disk(args.folder)
         rows = len(data)
     (args.folder / "prepared.json").write_text(json.dumps({"what": args.what, "rows": rows}) + "\n")

@@ -31,7 +31,6 @@ class World:
         development: Flags of other labelled pictures, for the choice of strengths.
         cleaning: The configuration file of clean.py.
         prepared: Steps that make the data. They are run before all others.
-        k: The largest k of ASR@k that is looked at for traces.
     """
 
     name: str
@@ -46,7 +45,6 @@ class World:
     development: tuple[str, ...]
     cleaning: Path
     prepared: tuple[Step, ...] = ()
-    k: int = 10
 
 
 SANDBOX = World(

@@ -62,5 +62,4 @@ def photos_world(photos: str, clip: Path, data: Path) -> World:
         development=("--eval_dataset", str(data / "development")),
         cleaning=CONFIGS / "sandbox_clean.yaml",
         prepared=made,
-        k=3,
     )
