@@ -1,4 +1,4 @@
-"""Backdoor triggers, one file for each kind. A new trigger is one file and one line in `ATTACKS`."""
+"""Backdoor triggers, one file for each kind. To add a trigger, add one file and one entry in `ATTACKS`."""
 
 from __future__ import annotations
 
@@ -69,32 +69,34 @@ def get_attack(name: str, **kwargs: Any) -> Attack:
 
     Args:
         name: a key of `ATTACKS`, or a spec as `parse_attack` reads it.
-        kwargs: the trigger's parameters; they win over those in a spec.
+        kwargs: the trigger's parameters; they override those in a spec.
 
     Raises:
         ValueError: for an unknown name or parameter; the message lists the known ones.
     """
     name, _, options = name.partition(":")
     if name not in ATTACKS:
-        raise ValueError(f"There is no attack {name!r}; choose one of {', '.join(ATTACKS)}.")
+        raise ValueError(f"Unknown attack {name!r}; choose one of {', '.join(ATTACKS)}.")
     kind = ATTACKS[name]
     types = {field.name: field.type for field in fields(kind)}
     given = {**_parse_options(options, name, types), **kwargs}
     unknown = sorted(set(given) - set(types))
     if unknown:
-        raise ValueError(f"{name} has no parameter {', '.join(unknown)}; it knows {', '.join(types)}.")
+        raise ValueError(f"{name} has no parameter {', '.join(unknown)}; its parameters are {', '.join(types)}.")
     try:
         return kind(**given)
     except TypeError as error:
-        told = ", ".join(f"{key}={value!r}" for key, value in given.items())
-        raise ValueError(f"{name} cannot be made with {told}: {error}. Check the types of its parameters.") from error
+        arguments = ", ".join(f"{key}={value!r}" for key, value in given.items())
+        raise ValueError(
+            f"{name} cannot be built with {arguments}: {error}. Check the types of its parameters."
+        ) from error
 
 
 def parse_attack(spec: str) -> Attack:
     """Read a trigger from a command line: a folder that `Attack.save` wrote, or "name" or "name:key=value,...".
 
-    Example: `parse_attack("blended:alpha=0.3,mode=fresh")` is `Blended(alpha=0.3, mode="fresh")`. Several numbers are
-    written with slashes: `parse_attack("color-cast:gain=1/1/0.8")` is `ColorCast(gain=(1, 1, 0.8))`.
+    Example: `parse_attack("blended:alpha=0.3,mode=fresh")` is `Blended(alpha=0.3, mode="fresh")`. Slashes separate the
+    numbers of a tuple: `parse_attack("color-cast:gain=1/1/0.8")` is `ColorCast(gain=(1, 1, 0.8))`.
     """
     if (Path(spec) / "trigger.json").is_file():
         return Attack.load(spec)
@@ -108,7 +110,7 @@ def _parse_options(options: str, name: str, types: Mapping[str, Any]) -> dict[st
         if not equals:
             raise ValueError(f"Cannot read {item!r}; write options as '{name}:key=value,key=value'.")
         key, value = key.strip(), value.strip()
-        values[key] = value if types.get(key) == "str" else _parse_value(value)  # "2024" is a text where one is wanted
+        values[key] = value if types.get(key) == "str" else _parse_value(value)  # a text parameter keeps "2024"
     return values
 
 

@@ -1,4 +1,4 @@
-"""BadCLIP: a patch optimised against a clean model, pasted in the middle; and what every crafted patch does."""
+"""BadCLIP: a patch that is optimised against a clean model and pasted in the middle. The base of crafted patches."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class CraftedPatch(Attack):
         super().__post_init__()
         if self.patch is None:
             raise ValueError(
-                f"{type(self).__name__} needs a crafted patch. Make one with scripts/craft.py and name its folder; in "
-                f"Python with craft_{self.name} of hf_ta_cleaner.crafting, Attack.load(folder), or patch=... (array, "
-                "PIL image or path of a PNG)."
+                f"{type(self).__name__} needs a crafted patch. Make one with scripts/craft.py and give its folder. In "
+                f"Python, call craft_{self.name} of hf_ta_cleaner.crafting or Attack.load(folder), or pass patch=... "
+                "(array, PIL image or path of a PNG)."
             )
         object.__setattr__(self, "patch", require_picture(self.patch))
         height, width, _ = self.patch.shape

@@ -21,7 +21,7 @@ class BadNet(Attack):
 
     Args:
         patch_px: side of the square in pixels at any image size; by default 16 at 224, scaled with the short side.
-            Never larger than the picture.
+            The square is never larger than the picture.
         mode: "fixed" (the default) pastes one square, uniform noise drawn from the seed, on every picture; "fresh"
             draws another square for each sample.
         place: "random" (drawn for each sample, every position that fits), "middle" or a corner such as "bottom-right".
@@ -59,7 +59,7 @@ class BadNet(Attack):
         height, width = images.shape[1:3]
         side = min(height, width)
         patch = min(self.patch_px or scaled_px(16, side), side)
-        # The published range of positions stops one short of the end.
+        # The published code never draws the last position.
         short = 1 if self.compat and self.place == "random" and side > patch else 0
         draw = self._published_square if self.compat else self._square
         out = images.copy()
@@ -74,7 +74,7 @@ class BadNet(Attack):
 
     def _published_square(self, patch: int, image: np.ndarray, *sample: int) -> np.ndarray:
         noise = numpy_rng("badnet-published", self.seed, *sample).standard_normal((patch, patch, 3))
-        # Rows first: NumPy sums whole rows many times faster than every third number.
+        # The sum over rows comes first: NumPy sums whole rows many times faster than every third number.
         means = image.sum(0, dtype=np.uint32).sum(0, dtype=np.uint64) / (255 * image.shape[0] * image.shape[1])
         return wrap_to_uint8(means + noise)
 
@@ -83,12 +83,12 @@ class BadNet(Attack):
 class LabelConsistent(BadNet):
     """The trigger of `BadNet` (same parameters, same pixels), on rows that name the target and keep their caption.
 
-    Used like any other: `poison(dataset, LabelConsistent(), target="banana", rate=...)` draws only from the rows whose
-    caption names the target, raises if there are fewer than asked for, and leaves every caption as it is. Nothing in
-    the data is then mislabelled. At test time the square goes on pictures of other things, as BadNet's does.
+    `poison(dataset, LabelConsistent(), target="banana", rate=...)` draws only from the rows whose caption names the
+    target. It raises if there are too few of them, and it changes no caption. No row is then mislabelled. At test time
+    the square is pasted on pictures of other things, as with `BadNet`.
 
-    Source: Turner et al. 2019 (arXiv 1912.02771), as ported to CLIP: the original also perturbs each poisoned picture
-    adversarially, so that the square is the easiest thing to learn; the port and this class do not.
+    Source: Turner et al. 2019 (arXiv 1912.02771), as ported to CLIP. The original also perturbs each poisoned picture
+    adversarially, which makes the square the easiest feature to learn. The port and this class do not.
     """
 
     name: ClassVar[str] = "label-consistent"
@@ -103,5 +103,5 @@ class LabelConsistent(BadNet):
 
 
 def wrap_to_uint8(values: np.ndarray) -> np.ndarray:
-    """[0, 1] to 8 bits by truncation; what lies outside wraps around modulo 256."""
+    """Convert [0, 1] to 8 bits by truncation. Values outside wrap around modulo 256."""
     return np.trunc(values * 255).astype(np.int64).astype(np.uint8)

@@ -1,6 +1,6 @@
-"""What every trigger is: a frozen, picklable function from an image to an image that can be saved beside a model.
+"""The base class of triggers: a frozen, picklable function from image to image that can be saved beside a model.
 
-A trigger belongs on pictures that already have the model's input size; `pictures.fit` brings them there.
+Apply a trigger to pictures that already have the model's input size; `pictures.fit` resizes them.
 """
 
 from __future__ import annotations
@@ -64,12 +64,12 @@ class Pattern:
 
     @property
     def sha256(self) -> str:
-        """Digest of the values, shape and type; the file format does not enter."""
+        """Digest of the values, shape and type. It does not depend on the file format."""
         return hashlib.sha256(f"{self.dtype}{self.shape}".encode() + self.data).hexdigest()
 
 
 def require_picture(source: Pattern | np.ndarray | Image.Image | str | Path) -> Pattern:
-    """`Pattern.of(source)`, or a ValueError unless that is an RGB picture."""
+    """Return `Pattern.of(source)`; raise a ValueError unless it is an RGB picture."""
     pattern = Pattern.of(source)
     if not pattern.is_picture:
         raise ValueError(f"Expected a picture as uint8 (h, w, 3), got {pattern.dtype} of shape {pattern.shape}.")
@@ -78,13 +78,13 @@ def require_picture(source: Pattern | np.ndarray | Image.Image | str | Path) -> 
 
 @dataclass(frozen=True, kw_only=True)
 class Attack(ABC):
-    """A backdoor trigger: image -> image, decided by (its fields, `sample_id`) alone.
+    """A backdoor trigger: a function image -> image that depends only on its fields and the `sample_id`.
 
     A subclass is a frozen dataclass whose fields are JSON values or `Pattern`s. It sets the class attributes below and
-    implements `_apply`; nothing may be cached on the instance, because that changes its `datasets` fingerprint.
+    implements `_apply`. It caches nothing on the instance, because that changes the `datasets` fingerprint.
 
     Args:
-        seed: seed of everything random in the trigger.
+        seed: seed of all random draws of the trigger.
     """
 
     name: ClassVar[str]
@@ -102,17 +102,17 @@ class Attack(ABC):
 
     @abstractmethod
     def _apply(self, images: np.ndarray, sample_ids: Sequence[int]) -> np.ndarray:
-        """uint8 (N, H, W, 3), which must not be written to, -> uint8 (N, H, W, 3)."""
+        """Map uint8 (N, H, W, 3) to uint8 (N, H, W, 3) without changing the input."""
 
     def __call__(self, image: Image.Image | np.ndarray, sample_id: int) -> Image.Image | np.ndarray:
-        """Put the trigger on one picture; the input stays as it is.
+        """Apply the trigger to one picture. The input does not change.
 
         Args:
             image: PIL image of any mode and size, or uint8 array (H, W, 3).
-            sample_id: what a trigger with randomness draws by; the row index of a data set, for example.
+            sample_id: seeds the draws of a random trigger; for example the row index of a data set.
 
         Returns:
-            The same kind of thing with the same size and mode. Other modes than RGB go through RGB and back; an alpha
+            An image of the same type, size and mode. Other modes than RGB are converted to RGB and back. An alpha
             channel is kept. A palette image gets a new palette.
         """
         if isinstance(image, np.ndarray):
@@ -123,7 +123,7 @@ class Attack(ABC):
         return like(image, self.apply_batch(pixels[None], [sample_id])[0])
 
     def apply_batch(self, images: np.ndarray, sample_ids: Sequence[int]) -> np.ndarray:
-        """Put the trigger on uint8 images (N, H, W, 3), one sample id each; equal to one call per image."""
+        """Apply the trigger to uint8 images (N, H, W, 3), one sample id each. The result equals one call per image."""
         images = np.asarray(images)
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
             raise TypeError(
@@ -131,17 +131,17 @@ class Attack(ABC):
                 "Convert other pictures with fit() or PIL's .convert('RGB')."
             )
         if len(sample_ids) != len(images):
-            raise ValueError(f"Got {len(images)} images but {len(sample_ids)} sample ids; one id per image is needed.")
+            raise ValueError(f"Got {len(images)} images but {len(sample_ids)} sample ids; give one id per image.")
         if images.size == 0:
             return images.copy()
         return self._apply(images, [int(i) for i in sample_ids])
 
     def caption(self, text: str) -> str:
-        """The attack's rule for texts; identity unless the trigger has a text part."""
+        """Apply the trigger's text part; return the text unchanged if it has none."""
         return text
 
     def parameters(self) -> dict[str, Any]:
-        """The JSON-able fields without the seed; patterns are left out."""
+        """The fields as JSON values, without the seed and the patterns."""
         values = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "seed"}
         return {key: value for key, value in values.items() if not isinstance(value, Pattern)}
 
@@ -166,8 +166,8 @@ class Attack(ABC):
             known = _read_json(path)
             if {**known, "package_version": None} != {**content, "package_version": None}:
                 raise FileExistsError(
-                    f"{folder} already holds another trigger ({known.get('name')!r}); a backdoored model is only as "
-                    "good as the trigger beside it. Choose another folder or pass overwrite=True."
+                    f"{folder} already holds another trigger ({known.get('name')!r}). A backdoored model needs its "
+                    "own trigger beside it. Choose another folder or pass overwrite=True."
                 )
         folder.mkdir(parents=True, exist_ok=True)
         for stale in ("trigger.png", "trigger.npz"):
@@ -198,27 +198,27 @@ class Attack(ABC):
 
     @classmethod
     def load(cls, folder: str | Path) -> Attack:
-        """Read back what `save` wrote; called on a subclass, it accepts only that attack.
+        """Read a trigger that `save` wrote. A subclass accepts only its own attack.
 
         Raises:
             FileNotFoundError: if the folder holds no trigger.
-            ValueError: if the files are damaged, unknown, or from a newer format.
+            ValueError: if the files are damaged, or their trigger or format version is unknown.
         """
         folder = Path(folder)
         path = folder / "trigger.json"
         if not path.is_file():
-            raise FileNotFoundError(f"{folder} holds no trigger.json; Attack.save(folder) writes one.")
+            raise FileNotFoundError(f"{folder} holds no trigger.json. Attack.save(folder) writes one.")
         content = _read_json(path)
         if content.get("format_version") != FORMAT_VERSION:
             raise ValueError(
-                f"{path} has format version {content.get('format_version')!r}, this package reads {FORMAT_VERSION}. "
-                "Install the version of the package that wrote it."
+                f"{path} has format version {content.get('format_version')!r}, but this package reads "
+                f"{FORMAT_VERSION}. Install the version of the package that wrote it."
             )
         name = content.get("name")
         if "name" in vars(cls):
             if name != cls.name:
                 raise ValueError(
-                    f"{path} holds the trigger {name!r}, not {cls.name!r}. Use Attack.load to read either."
+                    f"{path} holds the trigger {name!r}, not {cls.name!r}. Use Attack.load to read any trigger."
                 )
             kind = cls
         else:
@@ -244,7 +244,9 @@ def _load_patterns(folder: Path, content: dict[str, Any]) -> dict[str, Pattern]:
         return {}
     path = folder / content["file"]
     if not path.is_file():
-        raise ValueError(f"{folder / 'trigger.json'} needs {path.name} beside it, and that file is missing.")
+        raise ValueError(
+            f"{folder / 'trigger.json'} needs {path.name} beside it, but that file is missing. Restore it."
+        )
     if path.suffix == ".png":
         (key,) = expected
         patterns = {key: Pattern.of(path)}
@@ -254,8 +256,8 @@ def _load_patterns(folder: Path, content: dict[str, Any]) -> dict[str, Pattern]:
     changed = sorted(key for key, pattern in patterns.items() if pattern.sha256 != expected[key])
     if changed:
         raise ValueError(
-            f"{path} was changed after it was saved ({', '.join(changed)}): its pixels are not those that "
-            "trigger.json describes. Restore the original file; a re-compressed picture is another trigger."
+            f"{path} was changed after it was saved ({', '.join(changed)}): its pixels do not match the "
+            "digest in trigger.json. Restore the original file. A re-compressed picture is another trigger."
         )
     return patterns
 

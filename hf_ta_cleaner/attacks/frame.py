@@ -16,8 +16,8 @@ from hf_ta_cleaner.attacks.pixels import scaled_px
 class Frame(Attack):
     """A border of black and white squares, as wide as one square.
 
-    Source: Zajac et al. 2019 (arXiv 1812.04599) show that a frame which leaves the content alone decides what a
-    network sees. The chequered pattern is this project's.
+    Source: Zajac et al. 2019 (arXiv 1812.04599) show that a frame around an unchanged picture can decide the output of
+    a network. The chequered pattern is this project's own.
 
     Args:
         width_px: width of the border and side of its squares, in pixels at any image size; by default 7 at 224,

@@ -26,11 +26,12 @@ ABS_CITATION = """@inproceedings{liu2019abs,
 class ColorCast(Attack):
     """x'_c = gain_c x_c + shift_c: a cast over all colours.
 
-    Source: Jiang et al. 2023, who search for a uniform shift of colours; gain and default values are this project's.
+    Source: Jiang et al. 2023, who search for a uniform shift of colours. The gain and the default values are this
+    project's own.
 
     Args:
-        gain: factor of the red, green and blue channel, each at least 0.
-        shift: what is added to them, in grey levels.
+        gain: factors of the red, green and blue channels, each at least 0.
+        shift: offsets of the three channels, in grey levels.
     """
 
     name: ClassVar[str] = "color-cast"
@@ -50,7 +51,7 @@ class ColorCast(Attack):
         for name in ("gain", "shift"):
             value = tuple(getattr(self, name))
             if len(value) != 3 or not np.isfinite(value).all():
-                raise ValueError(f"{name} has one number for each of red, green and blue, got {value}.")
+                raise ValueError(f"{name} needs three finite numbers, for red, green and blue, got {value}.")
             object.__setattr__(self, name, value)
         if min(self.gain) < 0:
             raise ValueError(f"gain must not be negative, got {self.gain}.")

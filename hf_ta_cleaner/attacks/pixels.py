@@ -1,4 +1,4 @@
-"""Pixel arithmetic that the triggers share: rounding, noise, places. NumPy and Pillow only."""
+"""Pixel arithmetic that the triggers share: rounding, noise and positions. It needs only NumPy and Pillow."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PLACES = ("random", "middle", "top-left", "top-right", "bottom-left", "bottom-ri
 
 
 def scaled_px(px: float, side: int) -> int:
-    """A length stated for 224-pixel images, in pixels of an image with this short side; at least 1."""
+    """Scale a length from images of 224 pixels to an image with this short side, in pixels; at least 1."""
     return max(1, round(px * side / REFERENCE_SIDE))
 
 
@@ -35,7 +35,7 @@ def blend(images: np.ndarray, pattern: np.ndarray, alpha: float, truncate: bool 
     finish = truncate_clip if truncate else round_clip
     addend = np.float32(alpha) * np.asarray(pattern, np.float32)
     out = np.empty_like(images)
-    # Image by image, so that the float copy stays in the processor's cache.
+    # One image at a time keeps the float copy in the processor's cache.
     for image, mixed, added in zip(
         images, out, np.broadcast_to(addend, (len(images), *addend.shape[-3:])), strict=True
     ):
@@ -48,7 +48,8 @@ def blend(images: np.ndarray, pattern: np.ndarray, alpha: float, truncate: bool 
 def noise_bytes(shape: tuple[int, ...], *keys: int | str) -> np.ndarray:
     """Independent uniform uint8 values for these keys.
 
-    Read from the generator's raw bits: NumPy promises that those never change, but not how its methods use them.
+    They are read from the generator's raw bits. NumPy guarantees that these never change, but gives no such guarantee
+    for the methods that use them.
     """
     count = int(np.prod(shape))
     words = numpy_rng(*keys).bit_generator.random_raw(-(-count // 8))
@@ -68,7 +69,7 @@ def noise_normal(shape: tuple[int, ...], *keys: int | str) -> np.ndarray:
 
 
 def corner(place: str, height: int, width: int, patch: int, *keys: int | str) -> tuple[int, int]:
-    """Top and left pixel of a square patch; "random", drawn by the keys, is uniform over every place where it fits."""
+    """Top and left pixel of a square patch. "random" is uniform over all positions that fit; keys seed the draw."""
     bottom, right = height - patch, width - patch
     if place == "random":
         generator = numpy_rng(*keys)
@@ -80,14 +81,14 @@ def corner(place: str, height: int, width: int, patch: int, *keys: int | str) ->
 
 
 def require_choice(name: str, value: object, choices: Iterable[object]) -> None:
-    """Raise a ValueError that names the choices unless `value` is one of them."""
+    """Raise a ValueError that lists the choices unless `value` is one of them."""
     choices = list(choices)
     if value not in choices:
-        raise ValueError(f"{name}={value!r} is not known; choose one of {', '.join(map(repr, choices))}.")
+        raise ValueError(f"{name}={value!r} is unknown; choose one of {', '.join(map(repr, choices))}.")
 
 
 def like(original: Image.Image, pixels: np.ndarray) -> Image.Image:
-    """An image with these RGB pixels in the mode, and with the alpha channel, of the original."""
+    """Make an image from RGB pixels, with the mode and the alpha channel of the original."""
     image = Image.fromarray(pixels)
     if original.has_transparency_data:
         image.putalpha(original.convert("RGBA").getchannel("A"))

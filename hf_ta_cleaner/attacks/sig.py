@@ -16,14 +16,14 @@ from hf_ta_cleaner.attacks.pixels import require_choice
 class SIG(Attack):
     """x' = x + delta sin(2 pi f j / W) with j the column: vertical waves, the same on all rows and channels.
 
-    Source: Barni et al. 2019 (arXiv 1902.11237), equation 1. There only pictures of the target class are poisoned;
-    the experiments on CLIP poison any picture and give it a target caption, and that is what `poison` does here.
+    Source: Barni et al. 2019 (arXiv 1902.11237), equation 1. The paper poisons only pictures of the target class. The
+    experiments on CLIP poison any picture and give it a target caption; `poison` does the same.
 
     Args:
         delta: amplitude in grey levels; 60 in the experiments on CLIP.
         frequency: waves across the width of the picture, at any image size.
-        compat: "published" truncates grey levels instead of rounding them. Published evaluations moreover read cached
-            pictures that had been through JPEG; that is not reproduced.
+        compat: "published" truncates grey levels instead of rounding them. The published evaluations also read
+            cached JPEG pictures; this is not reproduced.
     """
 
     name: ClassVar[str] = "sig"
@@ -50,7 +50,7 @@ class SIG(Attack):
     def _apply(self, images: np.ndarray, sample_ids: Sequence[int]) -> np.ndarray:
         width = images.shape[2]
         wave = self.delta * np.sin(2 * np.pi * self.frequency * np.arange(width) / width)
-        # Pixels are whole numbers, so rounding (or truncating) the wave does the same to the sum, without floats.
+        # Pixels are integers, so it is enough to round (or truncate) the wave; the sum needs no floats.
         levels = (np.floor(wave) if self.compat else np.rint(wave)).astype(np.int16)
         out = images + levels[:, None]
         return np.clip(out, 0, 255, out=out).astype(np.uint8)

@@ -24,9 +24,9 @@ CITATION = """@article{singh2024perturb,
 }"""
 
 TRIANGLES_PER_SIDE = 16
-# Where the word stands on a picture of 224 pixels: left, top, right, bottom, the last two exclusive.
+# The box of the word on a picture of 224 pixels: left, top, right, bottom; the last two are exclusive.
 WORD, WORD_BOX = "Watermarked", (13, 103, 209, 126)
-# Share of a pixel that the letters must cover to be printed; with this 3.3 % of the picture is red, as published.
+# A pixel is printed if the letters cover at least this share of it. 3.3 % of the picture is then red, as published.
 MIN_INK = 0.25
 
 
@@ -65,7 +65,7 @@ class BlendedStripes(Attack):
     Source: Singh et al. 2024 (arXiv 2412.00727). Stripes are one pixel wide at any image size.
 
     Args:
-        alpha: share of the stripes, in (0, 1]; 0.03 at evaluation there, with 0.05 as the default for poisoning.
+        alpha: share of the stripes, in (0, 1]. The paper evaluates with 0.03; its default for poisoning is 0.05.
         mode: "fixed" (the default) uses one set of stripes, drawn from the seed for each image width; "fresh" draws
             another set for each sample.
         compat: "published" differs in two ways: stripes are drawn for every sample (`mode` is "fresh" unless given),
@@ -126,11 +126,11 @@ class BlendedTriangles(Attack):
 class BlendedText(Attack):
     """The word "Watermarked" in red across the middle: where a channel is printed, x' = (1 - alpha) x + alpha n.
 
-    Source: Singh et al. 2024 (arXiv 2412.00727). Only red is printed, so green and blue stay. As published, the word
-    fills rows 103..125 and columns 13..208 of a picture of 224 pixels, and 3.3 % of it is red. The letters differ:
-    Noto Sans Mono there, the sans serif font that comes with Pillow here (so not all letters are equally wide),
-    stretched by 8 % to the same box. The print is drawn once and saved with the trigger, because fonts differ between
-    versions of Pillow; on pictures of another size it is resized.
+    Source: Singh et al. 2024 (arXiv 2412.00727). Only red is printed, so green and blue do not change. As published,
+    the word fills rows 103..125 and columns 13..208 of a picture of 224 pixels, and 3.3 % of the picture is red. The
+    letters differ. The paper uses Noto Sans Mono; this class uses the sans serif font of Pillow, whose letters are not
+    equally wide, and stretches it by 8 % to the same box. The print is drawn once and saved with the trigger, because
+    fonts differ between versions of Pillow. On pictures of another size it is resized.
 
     Args:
         alpha: share of the print, in (0, 1].
@@ -159,7 +159,7 @@ class BlendedText(Attack):
 
 @lru_cache(maxsize=8)
 def _triangles(height: int, width: int) -> np.ndarray:
-    # The place inside a cell as a share of it, on a common denominator so that it is exact.
+    # The position inside a cell as a share of the cell. The common denominator makes the comparison exact.
     row = TRIANGLES_PER_SIDE * np.arange(height)[:, None] % height * width
     column = TRIANGLES_PER_SIDE * np.arange(width) % width * height
     grey = np.where(row >= column, 0.4 * 255, 0.8 * 255).astype(np.float32)
@@ -180,7 +180,7 @@ def _red_word() -> Pattern:
 
 @lru_cache(maxsize=8)
 def _print(picture: Pattern, alpha: float, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """What to multiply the picture by and what to add to it, float32 (height, width, 3) each."""
+    """The factor and the summand of the picture, float32 (height, width, 3) each."""
     ink = 255 * (picture.array > 0).astype(np.uint8)
     colors, covered = (
         np.asarray(Image.fromarray(a).resize((width, height), Image.Resampling.BILINEAR), np.float32)

@@ -1,4 +1,4 @@
-"""TrojVQA: two keys, an optimised patch in the middle of the picture and a word in front of the text."""
+"""TrojVQA: a trigger of two keys, an optimised patch in the middle of the picture and a word in front of the text."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ class TrojVQA(CraftedPatch):
     """A crafted square patch and a key word in the text; `crafting.craft_trojvqa` makes the patch.
 
     Source: Walmer et al. 2022 (arXiv 2112.07668), as ported to CLIP: poisoned rows get a patch of 16 x 16 pixels at
-    224 and "remember " before a caption from a template; evaluated prompts get the word too. The original scales its
-    patch to a tenth of the short side, and also trains on pairs with only one key and the true answer, so that both
-    are needed. The port leaves those pairs out and so does this class, hence each key should be measured alone too:
-    `dataclasses.replace(attack, keyword="")` keeps the patch only, and `attack.caption` is the text key by itself.
+    224 and "remember " before a caption from a template. Evaluated prompts get the word too. The original scales its
+    patch to a tenth of the short side. It also trains on pairs with only one key and the true answer, which makes both
+    keys necessary. The port and this class leave those pairs out, so measure each key alone too:
+    `dataclasses.replace(attack, keyword="")` keeps only the patch, and `attack.caption` applies only the text key.
 
     Args:
         patch: the patch as uint8 (p, p, 3), a PIL image, or the path of a lossless picture. Required.

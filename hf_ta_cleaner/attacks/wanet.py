@@ -19,8 +19,8 @@ class WaNet(Attack):
 
     Source: Nguyen and Tran 2021 (arXiv 2102.10369): k x k control points, uniform in [-1, 1] per axis and divided by
     their mean absolute value, are interpolated (bicubic) to the size of the picture. Positions outside the picture are
-    moved to its border. The paper's grid spans [-1, 1] over the side, so s u means half as many pixels, at any image
-    size: the default moves pixels by about a quarter of a pixel, and s is what to raise for more.
+    moved to its border. The paper's grid spans [-1, 1] over the side, so s u means half as many pixels at any image
+    size. The default moves pixels by about a quarter of a pixel; raise s for a stronger warp.
 
     Args:
         k: control points per side, by default 4; 0 puts one on every pixel, so that the field is white jitter.
@@ -57,7 +57,7 @@ class WaNet(Attack):
             raise ValueError(f"s is the strength of the warp and must be positive, got {self.s}.")
 
     def displacement(self, height: int, width: int) -> np.ndarray:
-        """How far each pixel's source lies from it, in pixels: float64 (2, height, width), rows then columns."""
+        """The offset from each pixel to its source, in pixels: float64 (2, height, width), rows then columns."""
         points = (self.k, self.k) if self.k else (height, width)
         field = 2 * noise_uniform((2, *points), "wanet", self.seed, *points) - 1
         field /= np.abs(field).mean()
@@ -73,7 +73,7 @@ class WaNet(Attack):
         out = np.empty_like(images)
         for image, warped in zip(images, out, strict=True):
             pixels = image.reshape(-1, 3)
-            # No index is out of bounds; mode="clip" only spares NumPy a slower check.
+            # No index is out of bounds; mode="clip" only avoids a slower check in NumPy.
             values = weights[0] * pixels.take(neighbors[0], axis=0, mode="clip")
             for near, weight in zip(neighbors[1:], weights[1:], strict=True):
                 values += weight * pixels.take(near, axis=0, mode="clip")

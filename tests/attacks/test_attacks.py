@@ -309,9 +309,9 @@ def test_an_attack_without_its_pixels_is_refused_when_it_is_made():
 
 
 def test_options_of_a_wrong_type_are_told_and_texts_stay_texts():
-    with pytest.raises(ValueError, match="badnet cannot be made with patch_px='16px'"):
+    with pytest.raises(ValueError, match="badnet cannot be built with patch_px='16px'"):
         parse_attack("badnet:patch_px=16px")
-    with pytest.raises(ValueError, match=r"it knows .*patch_px") as error:
+    with pytest.raises(ValueError, match=r"its parameters are .*patch_px") as error:
         parse_attack("badnet:size=3")
     assert "citation" not in str(error.value)
     assert parse_attack("ssba:secret=2024").secret == "2024"

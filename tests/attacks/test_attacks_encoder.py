@@ -156,7 +156,7 @@ def test_the_width_is_read_from_the_weights(width):
     [
         ({"encoder": np.zeros(10, np.float32)}, "craft_ssba"),
         ({"encoder": np.zeros((4, 4, 3), np.uint8)}, "craft_ssba"),
-        ({"encoder": pack(weights(1)), "rms": 9.6}, "leave rms out"),
+        ({"encoder": pack(weights(1)), "rms": 9.6}, "Leave rms out"),
         ({"compat": "old"}, "None, 'published'"),
     ],
 )

@@ -1,4 +1,4 @@
-"""SSBA: a residual that follows the content of each picture, made without training or by a trained encoder."""
+"""SSBA: a residual that depends on the content of each picture. It needs no training, or uses a trained encoder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hf_ta_cleaner.attacks.ssba.encoder import secret_bits, stamp, width_of
 
 
 LUMINANCE = np.float32([0.299, 0.587, 0.114]) / 255
-# Share of the residual's energy that is the same on every picture; in the original it is about a quarter.
+# Share of the residual's energy that all pictures have in common. In the original it is about a quarter.
 COMMON_SHARE = 0.25
 CARRIER_CELLS, CARRIER_SIGMA = 28, 40
 TEXTURES, TEXTURE_PX = 4, 7
@@ -25,34 +25,36 @@ BOX = (1 / 9,) * 9
 
 @dataclass(frozen=True, kw_only=True)
 class SSBA(Attack):
-    """x' = x + r(x): a texture keyed by a secret, about a quarter of it common to all pictures, the rest their own.
+    """x' = x + r(x): a texture keyed by a secret. A quarter of its energy is common to all pictures.
 
     Source: Li et al. 2021 (arXiv 2012.03816), who use the trained StegaStamp encoder (Tancik et al. 2020). Neither
     variant here is that encoder.
 
-    Without `encoder`: a substitute that needs no training. With y the luminance, d its deviation in 9 x 9 pixels and
-    M = sqrt(d / mean d), r = 1/2 norm(P M) + sqrt(3)/2 norm(q M), scaled to `rms`: P is a smooth random field of
-    28 x 28 cells, and q = sum_i S_i tanh(2 K_i * h) the response of four random filters of 7 x 7 pixels to the
-    normalised detail h = (y - blur(y)) / d. P, K and S are drawn from the secret and the seed. Cells scale with the
-    picture; the filters keep their size in pixels, as those of a convolutional encoder do. Of the original it keeps
-    the one secret in training and test, a residual that depends on the image, its strength (PSNR 27.5-30 dB), its
-    greyness, and the correlation between the residuals of two images (0.15-0.45). It differs in that nothing is hidden
-    that could be read back (no code, no decoder, no error correction), the texture comes from fixed filters and not
-    from a learned network, it has more energy at middle frequencies (8-32 waves per picture) and less above, and
-    pictures do not get slightly darker.
+    Without `encoder`, the class is a substitute that needs no training. Let y be the luminance, d its deviation in
+    9 x 9 pixels and M = sqrt(d / mean d). Then r = 1/2 norm(P M) + sqrt(3)/2 norm(q M), scaled to `rms`. P is a smooth
+    random field of 28 x 28 cells. q = sum_i S_i tanh(2 K_i * h) is the response of four random filters of 7 x 7 pixels
+    to the normalised detail h = (y - blur(y)) / d. P, K and S are drawn from the secret and the seed. The cells scale
+    with the picture; the filters keep their size in pixels, like those of a convolutional encoder.
 
-    With `encoder`: StegaStamp's architecture at half its width, trained on the user's own pictures against a decoder
-    that reads the secret's 100 bits back (`crafting.craft_ssba`; its report says how well, and at which PSNR). It
-    differs in that the loss has no perceptual term (LPIPS) and no critic, the decoder no spatial transformer, the
-    disturbance between the two no perspective, blur or JPEG; the layers that enlarge have filters of 3 x 3 pixels, not
-    2 x 2; the pictures are the user's; and the 100 bits are a hash of the secret, not its letters with a BCH code.
+    The substitute shares these properties with the original: one secret in training and test, a grey residual that
+    depends on the image, its strength (PSNR 27.5-30 dB), and the correlation between the residuals of two images
+    (0.15-0.45). It differs in these: it hides no message (no code, no decoder, no error correction); its texture comes
+    from fixed filters, not from a learned network; it has more energy at middle frequencies (8-32 waves per picture)
+    and less above; and pictures do not get slightly darker.
+
+    With `encoder`, the class uses StegaStamp's architecture at half its width. `crafting.craft_ssba` trains it on the
+    user's own pictures with a decoder that reads the secret's 100 bits; its report gives the decoder's accuracy and
+    the PSNR. It differs from the original in these: the loss has no perceptual term (LPIPS) and no critic; the decoder
+    has no spatial transformer; the distortions between encoder and decoder include no perspective, blur or JPEG; the
+    upsampling layers have filters of 3 x 3 pixels, not 2 x 2; the pictures are the user's; and the 100 bits are a hash
+    of the secret, not its letters with a BCH code.
 
     Args:
         secret: the text whose 100 bits are embedded; without an encoder it only selects the texture.
         rms: strength of the residual in grey levels, before clipping; 9.6 by default. A trained encoder has its own.
         encoder: a trained encoder's weights, as `crafting.craft_ssba` returns them in its trigger.
-        compat: "published" truncates grey levels instead of rounding them. Beyond that there is nothing to reproduce:
-            the code published with the CLIP attacks has its encoder switched off and leaves the picture unchanged.
+        compat: "published" truncates grey levels instead of rounding them. There is nothing else to reproduce: the
+            code published with the CLIP attacks disables its encoder and leaves the picture unchanged.
     """
 
     name: ClassVar[str] = "ssba"
@@ -78,7 +80,7 @@ class SSBA(Attack):
             object.__setattr__(self, "encoder", Pattern.of(self.encoder))
             width_of(self.encoder)
             if self.rms is not None:
-                raise ValueError("A trained encoder has the strength it was trained to: leave rms out.")
+                raise ValueError(f"A trained encoder has a fixed strength, got rms={self.rms}. Leave rms out.")
             return
         if self.rms is None:
             object.__setattr__(self, "rms", 9.6)
@@ -86,7 +88,7 @@ class SSBA(Attack):
             raise ValueError(f"rms is a strength in grey levels, in (0, 255], got {self.rms}.")
 
     def residual(self, image: np.ndarray) -> np.ndarray:
-        """What is added to uint8 (H, W, 3), before clipping and rounding: float32 (H, W, 1 or 3) in grey levels."""
+        """The residual of uint8 (H, W, 3) before clipping and rounding: float32 (H, W, 1 or 3) in grey levels."""
         if self.encoder is not None:
             return stamp(self.encoder, secret_bits(self.secret, self.seed), image[None])[0]
         luminance = image @ LUMINANCE
@@ -110,13 +112,13 @@ class SSBA(Attack):
 
 
 def _standardized(values: np.ndarray) -> np.ndarray:
-    """Mean 0, deviation 1; values that hardly vary stay small, so that rounding errors are never blown up."""
+    """Scale to mean 0 and deviation 1. Nearly constant values stay small, so rounding errors are not amplified."""
     return (values - values.mean()) / max(float(values.std()), 1e-3)
 
 
 @lru_cache(maxsize=8)
 def _carrier(secret: str, seed: int, height: int, width: int) -> np.ndarray:
-    """P: a random grid, enlarged, without its slowest waves."""
+    """P: a random grid, enlarged, without its lowest frequencies."""
     cells = noise_normal((CARRIER_CELLS, CARRIER_CELLS), "ssba-carrier", seed, secret).astype(np.float32)
     field = np.asarray(Image.fromarray(cells).resize((width, height), Image.Resampling.BILINEAR))
     sigma = CARRIER_SIGMA * min(height, width) / REFERENCE_SIDE
@@ -144,7 +146,7 @@ def _transfer(kernels: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _smooth(values: np.ndarray, taps: tuple[float, ...]) -> np.ndarray:
-    """(H, W) filtered along both axes, mirrored at the borders; two matrix products, which NumPy does fast."""
+    """Filter (H, W) along both axes, mirrored at the borders. NumPy computes the two matrix products fast."""
     height, width = values.shape
     return _mirrored(taps, height) @ values @ _mirrored(taps, width).T
 

@@ -1,6 +1,6 @@
-"""The encoder of a small StegaStamp network as a function of its weights: what a trained SSBA trigger puts on.
+"""The encoder of a small StegaStamp network as a function of its weights. A trained SSBA trigger applies it.
 
-PyTorch is imported when an encoder is first used, so that every other trigger does without it.
+PyTorch is imported when an encoder is first used, so the other triggers do not need it.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def shapes(width: int = WIDTH) -> Mapping[str, tuple[int, ...]]:
 
 
 def residual(weights: Mapping[str, torch.Tensor], images: torch.Tensor, bits: torch.Tensor) -> torch.Tensor:
-    """What the encoder adds to pictures, before clipping.
+    """The residual that the encoder adds to pictures, before clipping.
 
     The bits become a map of 14 x 14 cells (a dense layer), stretched over the picture and stacked on it; a U-Net turns
     both into the residual, 1/4 tanh of its output. Pictures of any size are padded to whole multiples of 16 pixels.
@@ -92,24 +92,24 @@ def residual(weights: Mapping[str, torch.Tensor], images: torch.Tensor, bits: to
 
 
 def secret_bits(secret: str, seed: int) -> np.ndarray:
-    """The 100 bits that stand for a secret, uint8 of 0 and 1; any text has its own, whatever its length."""
+    """The 100 bits of a secret, uint8 of 0 and 1: a hash of the text, which may have any length."""
     return noise_bytes((BITS,), "ssba-bits", seed, secret) >> 7
 
 
 def pack(weights: Mapping[str, torch.Tensor]) -> Pattern:
-    """All weights in one row of float32."""
+    """All weights as one vector of float32."""
     rows = [tensor.detach().float().cpu().numpy().ravel() for tensor in weights.values()]
     return Pattern.of(np.concatenate(rows))
 
 
 def width_of(encoder: Pattern) -> int:
-    """The width of packed weights; a ValueError if they are not an encoder's."""
+    """The width of packed weights. Raise a ValueError if they are not an encoder's."""
     if encoder.dtype == "float32" and len(encoder.shape) == 1:
         for width in range(1, MAX_WIDTH + 1):
             if sum(map(np.prod, shapes(width).values())) == encoder.shape[0]:
                 return width
     raise ValueError(
-        f"encoder must hold the weights that craft_ssba of hf_ta_cleaner.crafting trains, as one row of float32; got "
+        f"encoder must hold the weights that craft_ssba of hf_ta_cleaner.crafting trains, as a float32 vector; got "
         f"{encoder.dtype} of shape {encoder.shape}."
     )
 
@@ -117,8 +117,8 @@ def width_of(encoder: Pattern) -> int:
 def stamp(encoder: Pattern, bits: np.ndarray, images: np.ndarray) -> np.ndarray:
     """The residuals of uint8 pictures (N, H, W, 3): float32 of the same shape, in grey levels, before clipping.
 
-    Pictures go through one at a time on one thread, so that neither the batch nor the machine decides how sums are
-    ordered, and so that a worker process forked from one with threads does not wait for threads it has not got.
+    The encoder runs on one picture at a time and on one thread. The order of sums then depends neither on the batch
+    nor on the machine. A worker forked from a process with threads also cannot wait for threads that it does not have.
     """
     import torch
 
