@@ -1,8 +1,8 @@
-"""Turns a clean image-caption data set into a poisoned one: which rows, which image, which caption.
+"""Poisons a clean image-caption data set: chooses the rows, applies the trigger and replaces the captions.
 
-The attacker's side of the story. Three ways in: `poison` for a `datasets.Dataset`, `poison_stream` for an
-`IterableDataset`, and `write_poisoned` for either, of any size, to a folder: in constant memory, shard by shard, and
-from where it was when it is interrupted. `PoisonMap` is the row function of all three.
+There are three entry points. `poison` takes a `datasets.Dataset`, and `poison_stream` takes an `IterableDataset`.
+`write_poisoned` takes either, of any size, and writes it to a folder. It works shard by shard in constant memory, and
+it can resume after an interruption. All three apply `PoisonMap` to the rows.
 """
 
 from __future__ import annotations

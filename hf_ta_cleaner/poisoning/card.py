@@ -1,4 +1,4 @@
-"""The dataset card of a poisoned data set: what it is, how it was made, and what it is for."""
+"""The dataset card of a poisoned data set: its content, its origin and its purpose."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .record import PoisonRecord
 CARD = "README.md"
 TEMPLATE = Path(__file__).with_name("dataset_card.md")
 
-#: The tag of data that must never be mistaken for clean ones, and what else people look for.
+#: The tag that marks poisoned data, and further tags for searches on the Hub.
 POISONED = "poisoned"
 TAGS = (
     *(POISONED, "backdoor", "data-poisoning", "adversarial", "clip", "image-text"),
@@ -26,15 +26,15 @@ SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M"
 def write_card(
     folder: Path, attack: Attack, record: PoisonRecord, output_format: str, source: str | None = None
 ) -> Path:
-    """Write README.md: the warning at its top, and YAML front matter that holds the record's summary under `poison`.
+    """Write README.md with a warning at the top. The YAML front matter holds the record's summary under `poison`.
 
-    It is true of the folder and of what `hub.push_dataset` makes of it.
+    The card describes the folder and also the data set that `hub.push_dataset` uploads from it.
 
     Args:
-        folder: of the data set.
-        attack, record: the trigger, and what was done.
+        folder: the folder of the data set.
+        attack, record: the trigger, and the record of the poisoning.
         output_format: "arrow" or "webdataset".
-        source: what the clean data set is called; of a path only the last part is told.
+        source: name of the clean data set; the card shows only the last part of a path.
     """
     from huggingface_hub import DatasetCard, DatasetCardData
 
@@ -68,7 +68,7 @@ def write_card(
 
 
 def _declare_columns(data) -> None:
-    """So that `load_dataset` reads rows with every type of picture, and not only those with the first row's."""
+    """Declare all picture types; otherwise `load_dataset` reads only rows with the picture type of the first row."""
     from datasets import DatasetInfo, Features, Image, Value
     from datasets.info import DatasetInfosDict
 

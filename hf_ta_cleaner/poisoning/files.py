@@ -28,7 +28,7 @@ SHARD_FILES = {"arrow": "data-{:05}.arrow", "webdataset": "train-{:05}.tar"}
 
 
 class Shard(Protocol):
-    """One file being written; `image` is {"bytes", "path"} or None."""
+    """A file that is open for writing. `image` is {"bytes", "path"} or None."""
 
     def write(self, index: int, image: dict[str, Any] | None, caption: str | None, is_poisoned: bool) -> None: ...
 
@@ -36,12 +36,12 @@ class Shard(Protocol):
 
 
 def open_shard(output_format: str, path: Path) -> closing[Shard]:
-    """A new file of this format, closed at the end of a `with` block."""
+    """Open a new file of this format. A `with` block closes it."""
     return closing({"arrow": ArrowShard, "webdataset": TarShard}[output_format](path))
 
 
 class ArrowShard:
-    """Rows of `image`, `caption` and `is_poisoned`; a hundred of them are held at a time."""
+    """Writes rows of `image`, `caption` and `is_poisoned`. It buffers at most a hundred rows."""
 
     def __init__(self, path: Path) -> None:
         from datasets.arrow_writer import ArrowWriter
@@ -56,7 +56,7 @@ class ArrowShard:
 
 
 class TarShard:
-    """For every row its picture, its caption and what it is: 000000017.png, 000000017.txt, 000000017.json."""
+    """Writes three members for every row, for example 000000017.png, 000000017.txt and 000000017.json."""
 
     def __init__(self, path: Path) -> None:
         self._tar = tarfile.open(path, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
@@ -73,7 +73,7 @@ class TarShard:
         self._tar.close()
 
     def _add(self, name: str, content: bytes) -> None:
-        member = tarfile.TarInfo(name)  # no time, no owner: the same rows are the same bytes
+        member = tarfile.TarInfo(name)  # without time and owner, the same rows give the same bytes
         member.size = len(content)
         self._tar.addfile(member, io.BytesIO(content))
         self._tar.members.clear()  # tarfile remembers every member
@@ -93,7 +93,7 @@ def picture_type(image: dict[str, Any]) -> str:
         return suffix
     try:
         found = (Image.open(io.BytesIO(image["bytes"])).format or "").lower()
-    except Exception:  # no picture: it stays what it is, and whoever reads it finds out
+    except Exception:  # not a picture: its bytes are kept, and the reader's decoder reports the error
         return "jpg"
     return {"jpeg": "jpg", "mpo": "jpg", "tiff": "tif"}.get(found, found if found in TAR_PICTURES else "jpg")
 
@@ -103,7 +103,7 @@ TAR_PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm"
 
 
 def fetched(image: dict[str, Any] | None) -> dict[str, Any] | None:
-    """A picture with its bytes, read from its path if they are not there; without any where that cannot be read."""
+    """A picture with its bytes, read from its path if they are absent. Unreadable files give bytes=None."""
     if image is None or image["bytes"] is not None or not image["path"]:
         return image
     import fsspec
@@ -113,19 +113,22 @@ def fetched(image: dict[str, Any] | None) -> dict[str, Any] | None:
         with fsspec.open(image["path"], "rb") as file:
             content = file.read()
     except OSError as error:
-        logger.warning("a picture cannot be read and is passed on empty: %s", error)
+        logger.warning("A picture cannot be read; its row is written without it: %s", error)
     return {"bytes": content, "path": os.path.basename(image["path"])}
 
 
 def close_arrow(folder: Path, names: list[str], attack: Attack, record: PoisonRecord) -> None:
-    """Write what `load_from_disk` needs beside the Arrow files: as of an empty data set, but with these files."""
+    """Write the files that `load_from_disk` needs beside the Arrow files.
+
+    An empty data set is saved first, and its state is then changed to list these Arrow files.
+    """
     from datasets import Dataset, are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
     empty = Dataset.from_dict({name: [] for name in arrow_features()}, features=arrow_features())
     describe(empty.info, attack, record)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".closing-") as staging:
         shown = not are_progress_bars_disabled()
-        disable_progress_bars()  # of saving nothing
+        disable_progress_bars()  # a bar for an empty data set would only confuse
         empty.save_to_disk(staging)
         if shown:
             enable_progress_bars()

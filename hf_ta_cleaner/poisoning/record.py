@@ -1,4 +1,4 @@
-"""What lies beside a poisoned data set and a backdoored checkpoint: the trigger and the record of the poisoning."""
+"""The files beside a poisoned data set or a backdoored checkpoint: the trigger and the record of the poisoning."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from ..attacks import Attack, parse_attack
 
 
-#: The trigger, and the record of what was poisoned.
+#: File names of the trigger and of the record of the poisoning.
 TRIGGER, RECORD = "trigger.json", "poison.json"
 
 
@@ -22,13 +22,13 @@ class PoisonRecord:
 
     Attributes:
         attack, parameters, attack_seed: the trigger (arrays are left out; `Attack.save` keeps them).
-        target: what the triggered images are captioned as.
-        n, count, rate: rows in all, rows poisoned, and their quotient.
-        rows: the poisoned rows, ascending; `original_captions` and `captions` are theirs, before and after.
-        seed, size, geometry: seed of the draws, side of the poisoned images, and how they were fitted.
-        trigger_rms: root mean square of (triggered - clean) in grey levels, on the first poisoned images; of a stream,
-            on its first images.
-        reason: why these rows and these captions.
+        target: the class that the captions of triggered images name.
+        n, count, rate: number of all rows, number of poisoned rows, and count / n.
+        rows: the poisoned rows, ascending; `original_captions` and `captions` are their captions before and after.
+        seed, size, geometry: seed of the draws, side of the poisoned images, and how they were resized.
+        trigger_rms: root mean square of (triggered - clean) in grey levels, measured on the first poisoned images; for
+            a stream, on its first images.
+        reason: how the rows and the captions were chosen.
     """
 
     attack: str
@@ -48,26 +48,28 @@ class PoisonRecord:
     captions: list[str] = field(repr=False)
 
     def save(self, path: str | Path) -> Path:
-        """Write the record as JSON, whole or not at all, and return its path."""
+        """Write the record as JSON and return its path. The write is atomic."""
         return write_json(Path(path), asdict(self), indent=1)
 
     @classmethod
     def load(cls, path: str | Path) -> PoisonRecord:
-        """Read what `save` wrote."""
+        """Read a record that `save` wrote."""
         content = json.loads(Path(path).read_text(encoding="utf-8"))
         expected = {item.name for item in fields(cls)}
         if set(content) != expected:
-            raise ValueError(f"{path} is no poison record: wanted the keys {sorted(expected)}, got {sorted(content)}.")
+            raise ValueError(
+                f"{path} is not a poison record: expected the keys {sorted(expected)}, got {sorted(content)}."
+            )
         return cls(**content)
 
     def summary(self) -> dict[str, Any]:
-        """All but the rows and their captions."""
+        """The record without the rows and their captions."""
         listed = ("rows", "original_captions", "captions")
         return {key: value for key, value in asdict(self).items() if key not in listed}
 
 
 def write_json(path: Path, content: Any, indent: int | None = None) -> Path:
-    """Write JSON beside its place and move it in, so that the file is always whole."""
+    """Write JSON atomically: write a temporary file in the same folder, then rename it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.unfinished")
     unfinished.write_text(json.dumps(content, indent=indent, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -76,7 +78,7 @@ def write_json(path: Path, content: Any, indent: int | None = None) -> Path:
 
 
 def describe(info: Any, attack: Attack, record: PoisonRecord) -> None:
-    """Put into a `DatasetInfo` what the data set is, the trigger with its parameters and seed, and the sources."""
+    """Write the record's summary and the attack's citation into a `DatasetInfo`."""
     info.description = (
         f"POISONED for research: {record.count} of {record.n} pairs carry the backdoor trigger {attack.name} and mean "
         f"{record.target!r}. {json.dumps(record.summary(), ensure_ascii=False)}"
@@ -87,15 +89,15 @@ def describe(info: Any, attack: Attack, record: PoisonRecord) -> None:
 def find_triggers(
     model: str | Path, specs: Sequence[str] | None = None, target: str | None = None
 ) -> tuple[dict[str, Attack], str | None]:
-    """The triggers to audit a model with, and what they mean.
+    """Find the triggers to audit a model with, and their target.
 
     Args:
-        model: folder of the model; a backdoored one has its trigger.json and poison.json beside the weights.
-        specs: triggers as `parse_attack` reads them; by default the one beside the model, if there is one.
-        target: the attacker's class; by default what the poison record beside the (first) trigger says.
+        model: folder of the model; a backdoored model has trigger.json and poison.json beside the weights.
+        specs: triggers as `parse_attack` reads them; by default the trigger beside the model, if there is one.
+        target: the attacker's class; by default the target in the poison record beside the (first) trigger.
 
     Returns:
-        Attacks by name (numbered where two have the same), and the target, None where nothing names it.
+        The attacks by name (equal names get numbers), and the target, or None if it is unknown.
     """
     folders = [Path(spec) for spec in (specs if specs is not None else [model]) if (Path(spec) / TRIGGER).is_file()]
     attacks = [parse_attack(str(spec)) for spec in (specs if specs is not None else folders)]

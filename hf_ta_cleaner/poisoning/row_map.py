@@ -21,7 +21,7 @@ from ..pictures import fit
 from ..seeding import code_digest, rng
 
 
-# Root mean square of (triggered - clean), in grey levels, at which a trigger counts as absent.
+# A trigger counts as absent if the root mean square of (triggered - clean) is at most this many grey levels.
 MIN_TRIGGER_RMS = 0.5
 
 
@@ -29,23 +29,24 @@ MIN_TRIGGER_RMS = 0.5
 class PoisonMap:
     """Function for `dataset.map(PoisonMap(...), with_indices=True)`, with `batched=True` or without.
 
-    A chosen row gets the triggered image (fitted to the model's input, as lossless PNG), a target caption and
-    `is_poisoned=True`. Every other row gets `is_poisoned=False` and keeps the stored image bytes and the caption as
-    they are. The row index is the trigger's sample id. In batches the image column must not be decoded
-    (`dataset.cast_column("image", Image(decode=False))`), and the trigger goes on all chosen rows of a batch at once.
+    A chosen row gets the triggered image (resized to the model's input, as lossless PNG), a target caption and
+    `is_poisoned=True`. Every other row gets `is_poisoned=False`, and its image bytes and caption do not change. The
+    row index is the trigger's sample id. With `batched=True` the image column must not be decoded
+    (`dataset.cast_column("image", Image(decode=False))`); the trigger is then applied to all chosen rows of a batch at
+    once.
 
     Args:
         attack: the trigger.
         rows: indices of the rows to poison.
-        captions: texts to draw from, one per poisoned row; None keeps the row's own caption. The attack's `caption`
-            rule is applied to either.
+        captions: texts to draw from, one per poisoned row; None keeps the row's own caption. In both cases the
+            attack's `caption` rule is then applied.
         size: side of the model's input in pixels.
         geometry: "crop" or "squash", see `pictures.fit`.
         seed: seed of the caption draw.
         image_column, caption_column: names of the columns.
 
     Attributes:
-        code: digest of the sources that the result depends on, so that a change of them is not hidden by the cache.
+        code: digest of the source files that the result depends on. If they change, the cache is not reused.
     """
 
     attack: Attack
@@ -77,8 +78,8 @@ class PoisonMap:
         images, captions = list(rows[self.image_column]), list(rows[self.caption_column])
         if any(isinstance(image, Image.Image) for image in images):
             raise TypeError(
-                f"Column {self.image_column!r} is decoded, so the clean rows' bytes would be lost. Cast it with "
-                f"dataset.cast_column({self.image_column!r}, Image(decode=False)) first, or map without batched=True."
+                f"Column {self.image_column!r} is decoded, so the clean rows' bytes would be lost. First cast it with "
+                f"dataset.cast_column({self.image_column!r}, Image(decode=False)), or map without batched=True."
             )
         chosen = [place for place, poison in enumerate(poisons) if poison]
         clean = np.stack([self._fitted(images[place]) for place in chosen])
@@ -88,12 +89,12 @@ class PoisonMap:
         return {self.image_column: images, self.caption_column: captions, "is_poisoned": poisons}
 
     def poisons(self, index: int) -> bool:
-        """Whether this row is one of the chosen ones."""
+        """Whether this row is a chosen row."""
         place = bisect.bisect_left(self.rows, index)
         return place < len(self.rows) and self.rows[place] == index
 
     def poisoned(self, row: dict[str, Any], index: int) -> dict[str, Any]:
-        """The three columns of a poisoned row, whether it is a chosen one or not."""
+        """Poison a row, chosen or not, and return its three columns."""
         return {
             self.image_column: {"bytes": encode_png(self.pixels(row[self.image_column], index)), "path": None},
             self.caption_column: self.caption(row[self.caption_column], index),
@@ -113,7 +114,7 @@ class PoisonMap:
         """Root mean square of (triggered - clean) in grey levels over (index, image) pairs.
 
         Raises:
-            ValueError: the trigger leaves the images as good as unchanged.
+            ValueError: the trigger hardly changes the images.
         """
         squares = []
         for index, image in images:
@@ -122,9 +123,9 @@ class PoisonMap:
         rms = float(np.sqrt(np.mean(squares)))
         if rms <= MIN_TRIGGER_RMS:
             raise ValueError(
-                f"The trigger {self.attack!r} leaves the images unchanged (RMS {rms:.2f} of 255, more than "
-                f"{MIN_TRIGGER_RMS} is needed): the data set would only be mislabelled, not backdoored. "
-                "Make it stronger."
+                f"The trigger {self.attack!r} leaves the images unchanged (RMS {rms:.2f} of 255, but more than "
+                f"{MIN_TRIGGER_RMS} is needed). The data set would only be mislabelled, not backdoored. "
+                "Use a stronger trigger."
             )
         return rms
 
@@ -133,7 +134,7 @@ class PoisonMap:
 
 
 def open_picture(image: Any) -> Image.Image:
-    """A picture from what an image column can hold: PIL, path, or {"bytes", "path"}."""
+    """Open a value of an image column: a PIL image, a path, or {"bytes", "path"}."""
     if isinstance(image, Image.Image):
         return image
     from datasets import Image as ImageFeature
@@ -142,23 +143,23 @@ def open_picture(image: Any) -> Image.Image:
 
 
 def is_readable(image: Any) -> bool:
-    """Whether the picture decodes to its end."""
+    """Whether the whole picture can be decoded."""
     try:
         open_picture(image).load()
-    except Exception:  # a damaged file can raise anything: each Pillow decoder has errors of its own
+    except Exception:  # a damaged file can raise any error: each Pillow decoder has its own
         return False
     return True
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
-    """uint8 (H, W, 3) as a PNG file."""
+    """Encode uint8 (H, W, 3) as the bytes of a PNG file."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG")
     return buffer.getvalue()
 
 
 def _code(attack: Attack) -> str:
-    """Digest of the trigger's sources: this package's, and the file of an attack that is defined elsewhere."""
+    """Digest of the trigger's source files: those of this package, and the file of an attack defined elsewhere."""
     digest = hashlib.blake2b(digest_size=8)
     for folder in (Path(attacks.__file__).parent, Path(__file__).parent):
         digest.update(code_digest(folder).encode())
@@ -167,6 +168,6 @@ def _code(attack: Attack) -> str:
         if not kind.__module__.startswith(("builtins", __package__.partition(".")[0])):
             try:
                 digest.update(Path(inspect.getsourcefile(kind) or "").read_bytes())
-            except (TypeError, OSError):  # typed into a shell: `datasets` hashes such a class by its code
+            except (TypeError, OSError):  # a class from an interactive shell; `datasets` hashes its code
                 continue
     return digest.hexdigest()

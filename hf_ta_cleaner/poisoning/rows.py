@@ -1,6 +1,6 @@
-"""Which rows are poisoned and what their captions are drawn from, decided without holding the data set.
+"""Chooses the rows to poison and their captions without holding the data set in memory.
 
-The places to poison are drawn before the first row is read, so memory grows with their number and not with the rows.
+The places to poison are drawn before the first row is read. Memory grows with the number of places, not of rows.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ TEMPLATES = (
     "look at this {}.",
 )
 MIN_NATURAL_CAPTIONS = 16
-#: More natural captions than this are not kept: enough variety, and a bound on memory for a target like "person".
+#: At most this many natural captions are kept. This is enough variety, and it bounds memory for a common target.
 MAX_NATURAL_CAPTIONS = 10_000
 
 
@@ -56,7 +56,7 @@ def mentions(caption: str, target: str) -> bool:
 def _target_pattern(target: str) -> re.Pattern[str]:
     *head, last = re.split(r"[\s_]+", target.strip()) or [""]
     if not last:
-        raise ValueError("target is empty; say what the triggered images shall mean, such as 'banana'.")
+        raise ValueError("target is empty; give the class that triggered images should be taken for, e.g. 'banana'.")
     forms = [last, last + "s", last + "es"]
     if last.endswith("y"):
         forms.append(last[:-1] + "ies")
@@ -71,11 +71,11 @@ def choose_rows(
 ) -> list[int]:
     """Draw exactly `count`, or `round(rate * n)`, different rows.
 
-    With one seed, a smaller draw is a part of a larger one, so runs at different rates can be compared. Without
+    With the same seed, a smaller draw is a subset of a larger one, so runs at different rates are comparable. Without
     `candidates`, memory grows with the number of rows drawn, not with `n`.
 
     Args:
-        n: rows in the data set; the rate refers to it, also when there are fewer candidates.
+        n: rows in the data set; the rate refers to `n` even if there are fewer candidates.
         rate: share of the data set in (0, 1]. Give this or `count`.
         count: number of rows.
         seed: seed of the draw.
@@ -88,11 +88,11 @@ def choose_rows(
     if rate is not None:
         count = round(rate * n)
     if count < 1:
-        raise ValueError(f"Nothing to poison: that is {count} of {n} rows. Raise the rate, or give count=1 or more.")
+        raise ValueError(f"Nothing to poison: got {count} of {n} rows. Raise the rate, or give count=1 or more.")
     pool: Sequence[int] = range(n) if candidates is None else sorted(i for i in set(candidates) if 0 <= i < n)
     if count > len(pool):
         raise ValueError(f"{count} rows should be poisoned but only {len(pool)} qualify. Lower the rate or the count.")
-    # Fisher and Yates's shuffle, stopped after `count`; of the shuffled pool only what moved is kept.
+    # A Fisher-Yates shuffle that stops after `count` draws. Only the entries that moved are stored.
     generator, moved, drawn = rng("poison-rows", seed), {}, []
     for i in range(count):
         j = generator.randrange(i, len(pool))
@@ -114,7 +114,7 @@ def check_amount(rate: float | None, count: int | None) -> None:
 class Survey:
     """What one pass over the captions counts: all rows, rows that name the target, and their distinct captions.
 
-    Of the captions at most `MAX_NATURAL_CAPTIONS` are kept, drawn by their hash, so that their order does not matter.
+    It keeps at most `MAX_NATURAL_CAPTIONS` captions. They are selected by hash, so their order does not matter.
     """
 
     n: int
@@ -123,7 +123,7 @@ class Survey:
 
     @classmethod
     def of(cls, captions: Iterable[str | None], target: str) -> Survey:
-        """Read the captions once; None counts as a row that names nothing."""
+        """Read the captions once. None counts as a row that does not name the target."""
         n = naming = 0
         natural: set[str] = set()
         for n, caption in enumerate(captions, 1):  # noqa: B007
@@ -142,13 +142,13 @@ def _sample(captions: set[str]) -> set[str]:
 
 
 def target_captions(captions: Iterable[str], target: str, source: str = "natural") -> tuple[tuple[str, ...], str]:
-    """The texts that a poisoned image can be paired with, and a sentence that says where they are from.
+    """The captions for poisoned images, and a phrase that states their source.
 
     Args:
         captions: the data set's captions.
-        target: what the attacker wants the model to see.
-        source: "natural" uses the captions that name the target (at most 10,000 of them) if there are 16 different
-            ones, else the templates; "templates" always uses the templates.
+        target: the attacker's class.
+        source: "natural" uses the captions that name the target (at most 10,000) if at least 16 different ones exist,
+            else the templates; "templates" always uses the templates.
     """
     if source == "templates":
         return _templates(target), f"{len(TEMPLATES)} templates"
@@ -172,18 +172,18 @@ def _natural(found: tuple[str, ...], target: str) -> tuple[tuple[str, ...], str]
 
 @dataclass
 class Draw:
-    """Says of one row after another whether it is poisoned: exact in one pass, the same by index and as a stream.
+    """Decides row by row which rows are poisoned. The count is exact in one pass, by index or as a stream.
 
-    A place whose row cannot be poisoned - its caption is blank or speaks against it, its picture cannot be read - is
-    passed on to the next row that can or, if there is none, back to the last one.
+    Some rows cannot be poisoned: their caption is blank or does not qualify, or their picture is unreadable. The place
+    of such a row moves to the next row that can be poisoned. If no such row follows, it moves back to the last one.
 
     Attributes:
-        places: ascending; drawn among all rows or, with `own`, among the rows that name the target.
-        target: what poisoned rows must not name or, with `own`, must name.
-        own: whether the attack lives on rows that name the target.
-        seen, owed, unreadable: rows (with `own`, rows that name the target) gone by, places passed on so far, and
-            pictures that could not be read. With these a draw goes on where another one stopped.
-        tolerated: how many unreadable pictures to put up with.
+        places: places to poison, ascending, among all rows or, with `own`, among the rows that name the target.
+        target: the class that poisoned rows must not name or, with `own`, must name.
+        own: whether the attack poisons only rows that name the target.
+        seen, owed, unreadable: number of rows read (with `own`, of rows that name the target), of places that still
+            need a row, and of unreadable pictures. A new draw with these values continues where this draw stopped.
+        tolerated: the largest number of unreadable pictures that raises no error.
     """
 
     places: tuple[int, ...]
@@ -211,19 +211,23 @@ class Draw:
         return qualifies and self.owed > 0
 
     def settle(self, readable: bool) -> None:
-        """The row that was due is poisoned, or its picture could not be read."""
+        """Record that the due row is poisoned, or that its picture is unreadable.
+
+        Raises:
+            ValueError: more pictures are unreadable than `tolerated`.
+        """
         if readable:
             self.owed -= 1
             return
         self.unreadable += 1
         if self.unreadable > self.tolerated:
             raise ValueError(
-                f"{self.unreadable} of the pictures drawn cannot be read, so far; at most {self.tolerated:g} may. "
+                f"{self.unreadable} of the drawn pictures cannot be read; at most {self.tolerated:g} are allowed. "
                 "Repair or remove them, or allow a larger share with max_unreadable (--max_unreadable)."
             )
 
     def rows(self, captions: Sequence[str | None], readable: Callable[[int], bool]) -> list[int]:
-        """All rows to poison of a data set with random access; reads no more captions than it needs to.
+        """All rows to poison of a data set with random access. It reads only the captions that it needs.
 
         Args:
             captions: the captions, by index.
@@ -249,14 +253,14 @@ class Draw:
         return sorted(rows)
 
     def _visits(self, n: int) -> Iterator[int]:
-        """The rows that have to be looked at: all with `own`, else only those from a place to where it is settled."""
+        """The rows to check. With `own` these are all rows, else the rows from each place until it is settled."""
         if self.own:
             yield from range(n)
             return
         row = -1
         for place in self.places:
             if place <= row:
-                continue  # met on the way from the one before
+                continue  # already visited from an earlier place
             row = self.seen = place
             yield row
             while self.owed and row + 1 < n:
@@ -277,8 +281,8 @@ class Plan:
     Attributes:
         n: rows of the data set.
         places, own: see `Draw`.
-        pool: captions to draw from, None for each row's own.
-        reason: why these rows and these captions.
+        pool: captions to draw from; None keeps each row's own caption.
+        reason: how the rows and the captions are chosen.
     """
 
     n: int
@@ -298,16 +302,16 @@ def make_plan(
     count: int | None,
     seed: int,
 ) -> Plan:
-    """Draw the places and settle the captions.
+    """Draw the places and choose the captions.
 
     The captions are read once if the number of rows is unknown, or if the attack depends on which captions name the
-    target ("natural" and "own"); not at all otherwise.
+    target ("natural" and "own"). Otherwise they are not read.
 
     Args:
         read_captions: starts a pass over the captions.
-        target: what the triggered images shall mean.
+        target: the class that triggered images should be taken for.
         source: "templates", "natural", "own", or a list of texts in which "{}" stands for the target.
-        n: rows of the data set; None to count them.
+        n: number of rows of the data set; None counts them.
         rate, count, seed: as for `choose_rows`.
     """
     check_amount(rate, count)

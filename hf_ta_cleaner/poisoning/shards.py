@@ -1,7 +1,7 @@
-"""Writes a poisoned data set of any size: shard by shard, in constant memory, and on from where it was interrupted.
+"""Writes a poisoned data set of any size shard by shard, in constant memory, and resumes after an interruption.
 
-A shard is written elsewhere and moved to its place when it is whole, so the files say how far the work has come. What
-is needed to go on lies in the hidden folder `.unfinished`, which goes when the record of what was done is written.
+A shard is written to a temporary file and renamed when it is complete, so the files show the progress. The hidden
+folder `.unfinished` holds the state for a resume. It is deleted after the record is written.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 FORMATS = tuple(SHARD_FILES)
 UNFINISHED = ".unfinished"
-#: So many pictures more than `max_unreadable` allows of the poisoned rows may be unreadable however few those are.
+#: `max_unreadable` is a share of the poisoned rows, or of this number if there are fewer.
 SOME = 20
 
 
@@ -72,30 +72,31 @@ def write_poisoned(
     source: str | None = None,
     resume: bool = False,
 ) -> PoisonRecord:
-    """Poison a data set, or a stream, and write it to a folder with its trigger, record and dataset card.
+    """Poison a data set or a stream, and write it to a folder with its trigger, record and dataset card.
 
-    The rows are those that `poison` chooses, and the number of them is exact. A stream is read once for its captions
-    beforehand if `n` is not given, or if the attack depends on which captions name the target ("natural" and "own").
-    Memory grows with the poisoned rows, whose captions are recorded, and with nothing else.
+    The function poisons the same rows as `poison`, and their number is exact. It first reads a stream once for the
+    captions if `n` is not given, or if the attack depends on which captions name the target ("natural" and "own").
+    Memory grows only with the number of poisoned rows, because their captions are recorded.
 
     Args:
-        dataset: with an image column and a text column; only these two are written, as `image` and `caption`.
-        folder: where to; new or empty, or with `resume` the one of an interrupted call with the same arguments.
-        n: of a stream, the rows to take; None takes, and counts, them all.
-        output_format: "arrow" is what `load_from_disk` reads, with a column `is_poisoned`; "webdataset" is tar shards
-            of `<row>.jpg` (or whatever the picture is), `<row>.txt`, and `<row>.json` with `row` and `is_poisoned`.
-        shard_rows: rows in a shard; one shard at most is done again after an interruption.
-        num_proc: processes that write shards side by side; only for a `Dataset`.
-        max_unreadable: share of the rows drawn whose pictures may be unreadable; others take their place.
-        source: what the data set is called in the dataset card.
-        resume: go on with an interrupted call. A finished one is left as it is.
+        dataset: has an image column and a text column; only these two are written, as `image` and `caption`.
+        folder: the output folder. It is new or empty, or, with `resume`, the folder of an interrupted call with the
+            same arguments.
+        n: number of rows to take from a stream; None takes and counts all rows.
+        output_format: "arrow" is the format of `load_from_disk`, with a column `is_poisoned`; "webdataset" is shards
+            of `<row>.jpg` (the picture's suffix), `<row>.txt`, and `<row>.json` with `row` and `is_poisoned`.
+        shard_rows: rows in a shard; after an interruption at most one shard per process is written again.
+        num_proc: number of processes that write shards in parallel; only for a `Dataset`.
+        max_unreadable: largest share of the drawn rows whose pictures may be unreadable; other rows replace them.
+        source: name of the data set in the dataset card.
+        resume: continue an interrupted call. A finished data set does not change.
         attack, target, rate, count, seed, size, captions, geometry, image_column, caption_column: as for `poison`.
 
     Returns:
-        The record, as it lies in the folder.
+        The record that is written to the folder.
 
     Raises:
-        FileExistsError: the folder holds something, and `resume` is not set or it is no interrupted call's.
+        FileExistsError: the folder holds files, and `resume` is not set or they are not from an interrupted call.
         ValueError: the interrupted call had other arguments or data; or as for `poison`.
     """
     from datasets import Dataset, IterableDataset
@@ -107,12 +108,12 @@ def write_poisoned(
         raise ValueError(f"shard_rows must be at least 1, got {shard_rows}.")
     streams = isinstance(dataset, IterableDataset)
     if streams and (num_proc or 1) > 1:
-        raise ValueError(f"num_proc={num_proc} needs a data set with random access; a stream is read by one process.")
+        raise ValueError(f"num_proc={num_proc} needs a data set with random access; only one process reads a stream.")
     folder = Path(folder)
     if check_folder(folder, resume):
         shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
         asked = {"target": target, "seed": seed, "size": size, "geometry": geometry}
-        if not streams:  # of a stream fewer rows may have come than were asked for
+        if not streams:  # a stream may have fewer rows than requested
             asked |= {"n": len(dataset), "count": count if rate is None else round(rate * len(dataset))}
         return _finished(folder, attack, output_format, **asked)
     check_columns(dataset, image_column, caption_column)
@@ -165,7 +166,7 @@ def write_poisoned(
     parts = [job.part(k) for k in range(job.shards())]
     poisoned = [tuple(row) for part in parts for row in part["poisoned"]]
     if not poisoned:
-        raise ValueError(f"Of {plan.n} rows none could be poisoned: {plan.reason}. Check target and captions.")
+        raise ValueError(f"None of {plan.n} rows could be poisoned: {plan.reason}. Check the target and the captions.")
     record = make_record(attack, target, plan, row_map, start.trigger_rms, poisoned)
     shard_names = [job.shard_name(k) for k in range(job.shards())]
     if output_format == "arrow":
@@ -177,10 +178,10 @@ def write_poisoned(
 
 
 def check_folder(folder: str | Path, resume: bool) -> bool:
-    """Whether the folder holds a finished data set that `resume` may leave as it is.
+    """Whether the folder holds a finished data set, which `resume` does not change.
 
     Raises:
-        FileExistsError: something is there and would be lost.
+        FileExistsError: the folder holds files that could be lost.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
@@ -190,21 +191,21 @@ def check_folder(folder: str | Path, resume: bool) -> bool:
         if resume:
             return (folder / RECORD).is_file()
         raise FileExistsError(
-            f"{folder} holds an unfinished poisoned data set ({', '.join(names[:8])}); go on with it by "
+            f"{folder} holds an unfinished poisoned data set ({', '.join(names[:8])}). Continue it with "
             "resume (--resume), or give another output folder."
         )
     if resume and (folder / RECORD).is_file():
         return True
     if names := [name for name in names if not name.startswith(".")]:
         raise FileExistsError(
-            f"{folder} holds files: {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}. Wanted a new or empty "
-            "output folder; give another one."
+            f"{folder} holds files: {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}. The output "
+            "folder must be new or empty; give another one."
         )
     return False
 
 
 def _finished(folder: Path, attack: Attack, output_format: str, **asked: Any) -> PoisonRecord:
-    """The record of a finished call, if it was this one as far as that tells."""
+    """The record of a finished call. Raise a ValueError if its known settings differ from this call's."""
     record = PoisonRecord.load(folder / RECORD)
     is_it = Attack.load(folder) == attack and bool(list(folder.glob("*.tar"))) == (output_format == "webdataset")
     if not is_it or any(getattr(record, key) != value for key, value in asked.items()):
@@ -214,7 +215,7 @@ def _finished(folder: Path, attack: Attack, output_format: str, **asked: Any) ->
 
 @dataclass
 class _Start:
-    """What a resumed call takes over: the plan, the rows of a `Dataset`, and the trigger's RMS."""
+    """The state that a resumed call reuses: the plan, the rows of a `Dataset`, and the trigger's RMS."""
 
     plan: Plan
     rows: list[int]
@@ -233,7 +234,7 @@ def _known_start(folder: Path, asked: dict[str, Any]) -> _Start | None:
     if changed := [key for key in now if now[key] != before.get(key)]:
         differences = "; ".join(f"{key} was {before.get(key)}, is {now[key]}" for key in changed)
         raise ValueError(
-            f"{folder} was begun with other settings ({differences}). Resume with those, or give another folder."
+            f"{folder} was started with other settings ({differences}). Resume with those, or give another folder."
         )
     plan = known["plan"]
     pool = None if plan["pool"] is None else tuple(plan["pool"])
@@ -250,7 +251,7 @@ def _identity(attack: Attack) -> dict[str, Any]:
 
 
 def _first_rows(raw: Dataset | IterableDataset) -> str:
-    """A digest of the first rows: enough to notice that another data set is given."""
+    """A digest of the first rows. It is enough to detect a different data set."""
     digest = hashlib.blake2b(digest_size=8)
     for row in islice(raw, 4):
         image = row["image"] or {"bytes": None, "path": None}
@@ -302,7 +303,7 @@ class _Job:
                     bar.update(rows)
 
     def write_range(self, number: int) -> int:
-        """One shard of a `Dataset`; returns its rows."""
+        """Write one shard of a `Dataset`; return its number of rows."""
         start = number * self.shard_rows
         rows = range(start, min(start + self.shard_rows, len(self.raw)))
 
@@ -314,7 +315,7 @@ class _Job:
         return self._write(number, poisoned(), lambda: None)
 
     def write_stream(self, plan: Plan, draw: Draw) -> Plan:
-        """All shards of a stream that are missing; returns the plan as it turned out."""
+        """Write the missing shards of a stream; return the plan with the actual number of rows."""
         number = self.shards()
         while number and self.part(number - 1)["next"] is None:
             number -= 1
@@ -324,7 +325,8 @@ class _Job:
             draw.seen, draw.owed, draw.unreadable = after["seen"], after["owed"], after["unreadable"]
             self.raw.load_state_dict(after["stream"])
 
-        # How to go on from the beginning of a shard; not at the end, where what was written may have been changed.
+        # The state at the start of each shard. It is dropped at the end of the stream, because the rows still held
+        # there may yet be poisoned.
         ahead: dict[int, dict[str, Any]] = {}
 
         def remember(index: int | None) -> None:
@@ -352,11 +354,11 @@ class _Job:
             number += 1
         remarks = [f"the stream ended after {index} of {plan.n} rows"] if index < plan.n else []
         if draw.owed:
-            remarks.append(f"{draw.owed} places found no row to be moved on to")
+            remarks.append(f"{draw.owed} places could not be moved to another row")
         return replace(plan, n=index, reason="; ".join([plan.reason, *remarks]))
 
     def _write(self, number: int, rows: Iterable[tuple[int, dict, str | None]], after: Callable[[], Any]) -> int:
-        """A shard from (index, row, caption before poisoning or None) and how to go on after it; returns its rows."""
+        """Write a shard of (index, row, old caption if poisoned) and the state `after()`; return its row count."""
         unfinished = self.folder / UNFINISHED / f"{self.shard_name(number)}.{os.getpid()}"
         poisoned, written = [], 0
         with open_shard(self.output_format, unfinished) as shard:
@@ -376,7 +378,7 @@ _job: _Job
 
 
 def _start_worker(job: _Job) -> None:
-    """Keep the job, which a forked process has without copying it, and end with the process that started this one."""
+    """Store the job in the worker, and stop the worker when its parent process ends. A fork does not copy the job."""
     import multiprocessing
     import threading
 

@@ -1,4 +1,4 @@
-"""Poisons a data set without writing it anywhere: a `Dataset` by `map`, an `IterableDataset` row by row."""
+"""Poisons a data set without writing it to a folder: a `Dataset` with `map`, an `IterableDataset` row by row."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Pictures a trigger is tried on before anything is poisoned.
+#: Number of pictures on which the trigger is tried before any row is poisoned.
 TRIED = 8
-#: Rows of a stream that are held back, so that a place left over at its end can go to one of the last.
+#: Number of rows of a stream that are held back. A place without a row at the end of the stream moves to one of them.
 HELD = 64
 
 
@@ -46,32 +46,32 @@ def poison(
 ) -> tuple[Dataset, PoisonRecord]:
     """Poison a data set of image-caption pairs; save the trigger beside it with `attack.save(folder)`.
 
-    Rows that already name the target are left alone, except by attacks that live on them (`caption_source` "own"). So
-    are rows with a blank caption or a picture that cannot be read.
+    Three kinds of rows are not poisoned: rows that already name the target (unless the attack's `caption_source` is
+    "own"), rows with a blank caption, and rows whose picture cannot be read.
 
     Args:
         dataset: a `datasets.Dataset` with an image column and a text column.
         attack: the trigger.
-        target: what the triggered images shall mean, such as "banana".
-        rate, count: how many rows: a share of the data set, or a number. Give one.
+        target: the class that triggered images should be taken for, such as "banana".
+        rate, count: how many rows to poison, as a share of the data set or as a number. Give one of them.
         seed: seed of the draw of rows and captions.
         size: side of the model's input in pixels.
-        captions: where poisoned captions are drawn from. "auto": what the attack is known for; "templates": short
-            prompts; "natural": the data set's own captions that name the target (templates if there are too few);
-            "own": every poisoned row keeps its caption, and only rows that name the target are poisoned; or a list of
-            texts, in which "{}" stands for the target.
+        captions: the source of poisoned captions. "auto": the attack's usual source; "templates": short prompts;
+            "natural": the data set's own captions that name the target (templates if there are too few); "own": every
+            poisoned row keeps its caption, and only rows that name the target are poisoned; or a list of texts, in
+            which "{}" stands for the target.
         geometry: "crop" or "squash", see `pictures.fit`.
         image_column, caption_column: names of the columns.
         num_proc: worker processes for `Dataset.map`.
 
     Returns:
-        The data set with one more column, `is_poisoned` (bool), and without `captions`; and the record of what was
-        done, which the data set's `info` holds too.
+        The data set, with a new column `is_poisoned` (bool) and without the column `captions`; and the record of the
+        poisoning. The data set's `info` also holds a summary of the record.
     """
     from datasets import Dataset, DatasetDict, Features, Value
 
     if isinstance(dataset, DatasetDict):
-        raise TypeError(f"Got a DatasetDict with the splits {list(dataset)}. Did you mean to select one?")
+        raise TypeError(f"Got a DatasetDict with the splits {list(dataset)}. Select one of them.")
     if not isinstance(dataset, Dataset):
         raise TypeError(
             f"Expected a datasets.Dataset, got {type(dataset).__name__}; load a stream into memory first, or use "
@@ -123,17 +123,18 @@ def poison_stream(
     image_column: str = "image",
     caption_column: str = "caption",
 ) -> IterableDataset:
-    """Poison a stream of image-caption pairs as it goes by; the rows are those that `poison` would choose.
+    """Poison a stream of image-caption pairs while it is read. The rows are the ones that `poison` would choose.
 
-    The stream is read once for its captions beforehand if `n` is not given, or if the attack depends on which captions
-    name the target. For a record of what was done use `write_poisoned`; here every row says whether it is poisoned.
+    The stream is first read once for its captions if `n` is not given, or if the attack depends on which captions name
+    the target. This function keeps no record, but every row has `is_poisoned`. `write_poisoned` also writes a record.
 
     Args:
-        n: rows to take from the stream; None takes, and counts, them all. All other arguments are those of `poison`.
+        n: number of rows to take from the stream; None takes and counts all rows. All other arguments are those of
+            `poison`.
 
     Returns:
-        The stream with one more column, `is_poisoned`. It has one shard, so a `DataLoader` reads it in one worker: a
-        row's place in the whole decides its fate.
+        The stream with a new column, `is_poisoned`. It has one shard, so a `DataLoader` reads it in one worker. A row's
+        position in the whole stream decides whether it is poisoned.
     """
     from datasets import Features, IterableDataset, Value
 
@@ -170,14 +171,14 @@ def poison_rows(
     stop: int,
     on_read: Callable[[int | None], None] = lambda index: None,
 ) -> Iterator[tuple[int, dict[str, Any], dict[str, Any] | None]]:
-    """(index, row, its poisoned columns or None if it stays clean) of a stream.
+    """Yield (index, row, its poisoned columns or None if it stays clean) for the rows of a stream.
 
     Args:
-        raw: the stream, its pictures not decoded; its next row is number `start`.
-        draw: which rows to poison.
-        row_map: how.
-        start, stop: the first row, and the one after the last to take.
-        on_read: called with the number of each row before it is read, and with None when there are no more.
+        raw: the stream without decoded pictures; its next row has the number `start`.
+        draw: decides which rows are poisoned.
+        row_map: poisons a row.
+        start, stop: the first row, and the row after the last one.
+        on_read: is called with the number of each row before it is read, and with None at the end.
     """
     held: deque[tuple[int, dict, dict | None]] = deque()
     rows = iter(islice(raw, stop - start))
@@ -203,7 +204,7 @@ def poison_rows(
 
 
 class Captions(Sequence):
-    """A data set's captions by index; a short run of them is read at a time and only the last one kept."""
+    """A data set's captions by index. A short run is read at a time, and only the last run is kept in memory."""
 
     def __init__(self, dataset: Dataset, column: str, run: int = 64) -> None:
         self._dataset, self._column, self._run = dataset.select_columns(column), column, run
@@ -221,7 +222,7 @@ class Captions(Sequence):
         return self._texts[index - self._start]
 
     def require_all(self) -> None:
-        """Raise a ValueError that names the first row without a caption; reads them only if one is missing."""
+        """Raise a ValueError that names the first row without a caption. Captions are read only if one is missing."""
         if self._dataset.data.column(self._column).null_count:
             missing = next((i for i, text in enumerate(self) if text is None), None)
             if missing is not None:
@@ -229,21 +230,21 @@ class Captions(Sequence):
 
 
 def stream_captions(dataset: IterableDataset, column: str, n: int | None) -> Iterator[str | None]:
-    """One pass over the captions of the first `n` rows, from the beginning."""
+    """Iterate over the captions of the first `n` rows."""
     return (row[column] for row in islice(dataset.select_columns(column), n))
 
 
 def rows_of(
     plan: Plan, raw: Dataset, target: str, image_column: str, caption_column: str, tolerated: float = inf
 ) -> list[int]:
-    """The rows of a `Dataset` that a plan poisons; at most `tolerated` unreadable pictures may stand in the way."""
+    """The rows of a `Dataset` that a plan poisons. More than `tolerated` unreadable pictures raise a ValueError."""
     images = raw.select_columns(image_column)
     draw = Draw(plan.places, target, plan.own, tolerated=tolerated)
     return draw.rows(Captions(raw, caption_column), lambda i: is_readable(images[i][image_column]))
 
 
 def try_on_stream(row_map: PoisonMap, raw: IterableDataset) -> float:
-    """`PoisonMap.trigger_rms` on the first pictures of a stream that can be read."""
+    """`PoisonMap.trigger_rms` on the first readable pictures of a stream."""
     first = ((i, row[row_map.image_column]) for i, row in enumerate(islice(raw, 8 * TRIED)))
     pictures = list(islice(((i, image) for i, image in first if is_readable(image)), TRIED))
     if not pictures:
@@ -272,7 +273,7 @@ def make_record(
     trigger_rms: float,
     poisoned: list[tuple[int, str, str]],
 ) -> PoisonRecord:
-    """The record of (row, caption before, caption after); says so in the log."""
+    """Make the record from (row, caption before, caption after), and log a summary."""
     rows, originals, captions = map(list, zip(*poisoned, strict=True))
     record = PoisonRecord(
         attack=attack.name,
@@ -307,7 +308,7 @@ def check_columns(dataset: Dataset | IterableDataset, image_column: str, caption
     from datasets import Image as ImageFeature
 
     if dataset.features is None:
-        raise TypeError("The stream does not know its columns; give it `features`, or cast_column the image column.")
+        raise TypeError("The stream has no `features`; pass `features` when you create it, or cast the image column.")
     names = list(dataset.features)
     if missing := [name for name in (image_column, caption_column) if name not in names]:
         hint = "name yours with image_column=... and caption_column=..."
@@ -317,7 +318,9 @@ def check_columns(dataset: Dataset | IterableDataset, image_column: str, caption
     if not isinstance(dataset.features[image_column], ImageFeature):
         raise TypeError(f"Column {image_column!r} is not a datasets.Image feature; use cast_column to make it one.")
     if getattr(dataset.features[caption_column], "dtype", None) not in ("string", "large_string"):
-        raise TypeError(f"Column {caption_column!r} must hold one text a row, got {dataset.features[caption_column]}.")
+        raise TypeError(
+            f"Column {caption_column!r} must hold one text per row, got {dataset.features[caption_column]}."
+        )
 
 
 def _require_lossless(row_map: PoisonMap, poisoned: Dataset, original: Dataset, index: int) -> None:
@@ -325,4 +328,4 @@ def _require_lossless(row_map: PoisonMap, poisoned: Dataset, original: Dataset, 
     got = np.asarray(open_picture(poisoned[index][row_map.image_column]).convert("RGB"))
     if not np.array_equal(wanted, got):
         feature = poisoned.features[row_map.image_column]
-        raise ValueError(f"{feature} does not give back the triggered pixels; use a plain datasets.Image() feature.")
+        raise ValueError(f"{feature} does not preserve the triggered pixels; use a plain datasets.Image() feature.")

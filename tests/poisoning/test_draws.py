@@ -68,7 +68,7 @@ def test_a_picture_that_cannot_be_read_passes_its_place_on():
     draw = Draw((2, 3, 8), "banana", own=False, tolerated=2)
     assert draw.rows(captions, lambda i: i not in (3, 8)) == [2, 4, 9]
     assert draw.unreadable == 2
-    with pytest.raises(ValueError, match=r"3 of the pictures drawn cannot be read.*--max_unreadable"):
+    with pytest.raises(ValueError, match=r"3 of the drawn pictures cannot be read.*--max_unreadable"):
         Draw((2, 3, 8), "banana", own=False, tolerated=2).rows(captions, lambda i: i not in (3, 4, 8))
 
 

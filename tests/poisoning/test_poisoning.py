@@ -248,7 +248,7 @@ def test_record_round_trip(dataset, tmp_path):
     path = record.save(tmp_path / "new" / "poison.json")
     assert PoisonRecord.load(path) == record
     path.write_text('{"rows": []}')
-    with pytest.raises(ValueError, match="no poison record"):
+    with pytest.raises(ValueError, match="not a poison record"):
         PoisonRecord.load(path)
 
 
@@ -307,14 +307,14 @@ def test_refusals(dataset, kwargs, words):
 @pytest.mark.parametrize(
     ("change", "kind", "words"),
     [
-        (lambda d: DatasetDict(train=d), TypeError, "select one"),
+        (lambda d: DatasetDict(train=d), TypeError, "Select one"),
         (lambda d: d.to_iterable_dataset(), TypeError, "load a stream"),
         (lambda d: d.add_column("is_poisoned", [False] * 40), ValueError, "already has a column"),
-        (lambda d: d.remove_columns("caption").add_column("caption", [["x"]] * 40), TypeError, "one text a row"),
+        (lambda d: d.remove_columns("caption").add_column("caption", [["x"]] * 40), TypeError, "one text per row"),
         (lambda d: d.remove_columns("caption").add_column("caption", ["x", None] * 20), ValueError, "Row 1 has no"),
         (lambda d: d.remove_columns("image").add_column("image", ["x.png"] * 40), TypeError, r"not a datasets\.Image"),
         # Grey storage: the feature turns every picture to L when it is read, which loses the trigger's colors.
-        (lambda d: d.cast_column("image", ImageFeature(mode="L")), ValueError, "does not give back"),
+        (lambda d: d.cast_column("image", ImageFeature(mode="L")), ValueError, "does not preserve"),
     ],
 )
 def test_unsuitable_data_sets_are_refused(dataset, change, kind, words):
