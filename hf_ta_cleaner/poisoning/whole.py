@@ -133,8 +133,8 @@ def poison_stream(
             `poison`.
 
     Returns:
-        The stream with a new column, `is_poisoned`. It has one shard, so a `DataLoader` reads it in one worker. A row's
-        position in the whole stream decides whether it is poisoned.
+        The stream with a new column, `is_poisoned`. It has one shard, so a `DataLoader` reads it in one worker. The
+        position of a row in the whole stream decides whether it is poisoned.
     """
     from datasets import Features, IterableDataset, Value
 
