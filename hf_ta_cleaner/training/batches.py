@@ -1,4 +1,4 @@
-"""Which pairs come when: the trainer's data, its order, and how many it has seen."""
+"""The trainer's data: checked columns, sampler, collator, stream loader, and the number of pairs seen."""
 
 from __future__ import annotations
 
@@ -11,21 +11,23 @@ from ..data.mapping import mapped
 from ..data.resizing import resized_once
 from ..data.sampling import CleaningPairs, CleaningSampler, pairs_after
 from ..data.streaming import CleaningStream
+from ..models.families import Family
 from ..models.zero_shot import input_geometry, input_size
 from ..subtexts import Parts, SubTextMap, Vocabulary
+from ..views.collator import DataCollatorForTACleaner
 from .config import TACleanerConfig
 
 
 class CleaningBatches:
-    """Turns pairs into what the trainer draws its batches from.
+    """Prepares the training data and builds the sampler, the collator and the loader of a stream.
 
     Args:
         args: The settings.
         processor: The model's processor.
 
     Attributes:
-        vocabulary: The words that sub-texts are made of; None where the method needs none, or before `prepare`.
-        sampler: The sampler of the training; None before it is made, and for a stream.
+        vocabulary: The words that sub-texts are made of. None if the method needs none, and before `prepare`.
+        sampler: The sampler of the training data. None before `make_sampler`, and for a stream.
     """
 
     def __init__(self, args: TACleanerConfig, processor: Any) -> None:
@@ -35,10 +37,10 @@ class CleaningBatches:
         self.sampler: CleaningSampler | None = None
 
     def prepare(self, dataset) -> CleaningPairs | CleaningStream:
-        """Checks the columns and does once what every epoch needs: pictures at the input size, parts of captions.
+        """Checks the columns, resizes pictures if asked, and parses captions. Each of these is done once.
 
         Raises:
-            ValueError: Columns are missing, or a stream is to be resized once.
+            ValueError: Columns are missing, or `resize_once` is set for a stream.
         """
         args = self._args
         if isinstance(dataset, CleaningStream):
@@ -95,6 +97,25 @@ class CleaningBatches:
                 "in every batch; use --method cleanclip, or data with English captions"
             )
         return self.sampler
+
+    def collator(self, family: Family) -> DataCollatorForTACleaner:
+        """The collator of the prepared data, for a model of the family."""
+        args = self._args
+        return DataCollatorForTACleaner(
+            self._processor,
+            family=family,
+            augment=bool(args.inmodal_weight),
+            vocabulary=self.vocabulary,
+            num_positive=args.num_positive,
+            num_negative=args.num_negative,
+            swap=args.swaps,
+            exclude=args.excluded,
+            seed=args.draw_seed,
+            trim=args.trim_text,
+            noise=args.image_noise,
+            erase=args.image_erase,
+            noise_sigma=args.noise_sigma,
+        )
 
     def stream_loader(self, stream: CleaningStream, collator: Any, batch_size: int) -> DataLoader:
         """The batches of a stream."""

@@ -305,6 +305,11 @@ class TACleanerConfig(TrainingArguments):
         return self.adversarial_patch + self.adversarial_blend + self.adversarial_map
 
     @property
+    def keeps_suspect(self) -> bool:
+        """Whether a term or `rewind` needs a frozen copy of the suspect."""
+        return bool((self.repel_weight and self.repel_share) or self.distill_weight or self.rewind)
+
+    @property
     def weights(self) -> dict[str, float]:
         """Weight of every term."""
         return {name: getattr(self, f"{name}_weight") for name in TERMS}

@@ -29,7 +29,6 @@ from ..models.suspect import FINGERPRINT, Suspect
 from ..publishing.publisher import HubPublisher
 from ..publishing.report import Report
 from ..seeding import numpy_rng
-from ..views.collator import DataCollatorForTACleaner
 from .batches import CleaningBatches
 from .config import TACleanerConfig
 from .embedding import Embedder
@@ -43,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 
 class TrainingDiverged(RuntimeError):
-    """The loss is no longer a finite number. The last checkpoint on disk is from before that."""
+    """The loss or a weight is not finite. The checkpoints on disk are from before that."""
 
 
 class TACleanerTrainer(Trainer):
@@ -64,15 +63,16 @@ class TACleanerTrainer(Trainer):
         callbacks: Passed on to `Trainer`.
 
     Attributes:
-        family: What differs between kinds of dual encoders.
+        family: The kind of dual encoder: its loss, temperature and tokenization.
         objective: The weighted sum of the losses.
-        batches: The data and their order.
-        perturbations: What is put on the pictures: structured noise, an adversarial trigger.
-        suspect: The model as it came, frozen; None where nothing needs it.
+        batches: The training data, their order, and the number of pairs seen.
+        perturbations: Structured noise and the adversarial trigger, which change some pictures of every batch.
+        publisher: Pushes the model, its card and its report to the Hub.
+        suspect: A frozen copy of the model before training; None if no setting needs it.
 
     Raises:
-        ValueError: Columns are missing, the data is smaller than a batch, the model is of no known family, or a
-            resumed run that keeps the suspect was begun from another one. Or DeepSpeed is to rewind.
+        ValueError: Columns are missing, the data is smaller than a batch, the model is of no known family, a resumed
+            run that keeps the suspect began from another one, or `rewind` is used with DeepSpeed.
         ImportError: `use_peft` without peft.
     """
 
@@ -90,14 +90,7 @@ class TACleanerTrainer(Trainer):
         **kwargs: Any,
     ) -> None:
         args = args if args is not None else TACleanerConfig(output_dir="outputs/ta-cleaner")
-        if isinstance(model, str):
-            model, loaded = load_model(model)
-            processing_class = processing_class or loaded
-        if processing_class is None:
-            raise ValueError(
-                "TACleanerTrainer needs the model's processor to read pictures and captions; "
-                "give processing_class=CLIPProcessor.from_pretrained(...)"
-            )
+        model, processing_class = _loaded(model, processing_class)
         self.family = family_of(model)
         self.objective = Objective(args, self.family)
         self.batches = CleaningBatches(args, processing_class)
@@ -105,13 +98,12 @@ class TACleanerTrainer(Trainer):
         self.perturbations = Perturbations(args, processing_class.image_processor, args.draw_seed)
         if train_dataset is not None:
             train_dataset = self.batches.prepare(train_dataset)
-        model = self._ready(model, args, processing_class)
-        wants_suspect = (args.repel_weight and args.repel_share) or args.distill_weight or args.rewind
-        self.suspect = Suspect(model) if wants_suspect else None
+        model = _prepared(model, args, processing_class.tokenizer)
+        self.suspect = Suspect(model) if args.keeps_suspect else None
         super().__init__(
             model=model,
             args=args,
-            data_collator=self._collator(args, processing_class),
+            data_collator=self.batches.collator(self.family),
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=processing_class,
@@ -125,52 +117,10 @@ class TACleanerTrainer(Trainer):
         if args.torch_compile:
             compile_blocks(model, backend=args.torch_compile_backend, mode=args.torch_compile_mode)
         self._term_log = TermLog(args.device)
-        self._gathered = 0  # batches of the step that have passed
+        self._gathered = 0  # batches whose gradients the current step holds so far
         self.add_callback(StepCallback(self))
 
-    def _ready(self, model: PreTrainedModel, args: TACleanerConfig, processor: Any) -> nn.Module:
-        """The model as it is trained: whole floats, its temperature free or fixed, adapters, faster blocks."""
-        bound_texts(model, processor.tokenizer)
-        as_float32(model)
-        if args.device.type == "cpu":
-            keep_freed_memory()
-        for parameter in (model.logit_scale, getattr(model, "logit_bias", None)):
-            if parameter is not None:
-                parameter.requires_grad_(args.train_logit_scale)
-        if args.bf16 and args.device.type == "cpu":
-            # In bfloat16 the backward of PyTorch's fused CPU attention takes longer than everything else together.
-            model.set_attn_implementation("eager")
-        if args.use_peft:
-            model = add_lora(model, rank=args.lora_rank, alpha=args.lora_alpha)
-        use_silu(model)
-        group_texts(model)
-        if norms := len(batch_norms(model)):
-            if args.freeze_batch_norm:
-                freeze_batch_norm(model)
-            else:
-                logger.warning(
-                    "%d batch norms learn their statistics from the cleaning batches, augmented and disturbed views "
-                    "included, as in the published code; --freeze_batch_norm keeps the suspect's", norms,
-                )  # fmt: skip
-        return model
-
-    def _collator(self, args: TACleanerConfig, processor: Any) -> DataCollatorForTACleaner:
-        return DataCollatorForTACleaner(
-            processor,
-            family=self.family,
-            augment=bool(args.inmodal_weight),
-            vocabulary=self.batches.vocabulary,
-            num_positive=args.num_positive,
-            num_negative=args.num_negative,
-            swap=args.swaps,
-            exclude=args.excluded,
-            seed=args.draw_seed,
-            trim=args.trim_text,
-            noise=args.image_noise,
-            erase=args.image_erase,
-            noise_sigma=args.noise_sigma,
-        )
-
+    # ------------------------------------------------------------------ loss
     def compute_loss(self, model: nn.Module, inputs: dict, return_outputs: bool = False, num_items_in_batch=None):
         """The weighted sum of the losses of a batch; with `return_outputs` also `{"terms": {name: loss}}`."""
         at, learns = self.progress, torch.is_grad_enabled()
@@ -226,15 +176,15 @@ class TACleanerTrainer(Trainer):
             loss = super().training_step(model, inputs, num_items_in_batch)
         self._gathered += 1
         self.perturbations.ascend()
-        # On an accelerator a look at the loss would stall the queue. There it happens when logging and saving.
+        # Reading the loss on an accelerator would stall its queue. There the check runs when logging and saving.
         if loss.device.type == "cpu":
             self._check_loss(loss.item(), self.state.global_step + 1)
         return loss
 
     def _search(self, model: nn.Module, inputs: dict) -> None:
-        """Lets the adversarial trigger search against the suspect on the first batch, where a backdoor shows most.
+        """Optimises the adversarial trigger alone on the first batch, against the suspect before training.
 
-        As a step of training, in parts and on all processes, but no weight moves.
+        Each search step is a training step, in parts and on all processes, but no weight moves.
         """
         self.perturbations.trigger.searching = True
         for _ in range(self.args.adversarial_search):
@@ -276,7 +226,7 @@ class TACleanerTrainer(Trainer):
         return self.batches.pairs_seen(self.train_dataset, self.state.global_step)
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
-        """Makes sure of the repository and the token before anything is computed."""
+        """Checks the token and creates the repository before any computation."""
         if self.is_world_process_zero():
             self.hub_model_id = self.publisher.claim(token, private)
 
@@ -312,7 +262,7 @@ class TACleanerTrainer(Trainer):
             self.publisher.push_progress(self.model, self.hub_model_id, checkpoint_folder, *self.progress)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        """As `Trainer` does it, without the token among the settings that it pickles."""
+        """Saves as `Trainer` does, without the Hub token among the pickled settings."""
         token, self.args.hub_token = self.args.hub_token, None
         try:
             super()._save(output_dir, state_dict)
@@ -320,13 +270,13 @@ class TACleanerTrainer(Trainer):
             self.args.hub_token = token
 
     def _build_accelerator_args(self, **kwargs: Any) -> dict[str, Any]:
-        """Without what would compile the whole model: its blocks are compiled one by one."""
+        """Drops the plugin that compiles the whole model. `compile_blocks` compiles its blocks one by one."""
         arguments = super()._build_accelerator_args(**kwargs)
         arguments.pop("dynamo_plugin", None)
         return arguments
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the mean of every term since the last line, and the temperature."""
+        """Adds the mean of every term since the last log line, and the temperature."""
         if "loss" in logs and self._term_log:
             logs |= self._term_log.take()
             logs["logit_scale"] = self.family.scale(self.accelerator.unwrap_model(self.model)).item()
@@ -352,7 +302,7 @@ class TACleanerTrainer(Trainer):
         super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def load_weights(self, folder: str | Path) -> None:
-        """Takes over the weights (or adapters) that `save_model` wrote, and the log if `save_state` wrote it there."""
+        """Loads the weights (or adapters) that `save_model` wrote, and the log if `save_state` wrote one."""
         super()._load_from_checkpoint(str(folder))
         state = Path(folder) / TRAINER_STATE_NAME
         if state.is_file():
@@ -369,7 +319,7 @@ class TACleanerTrainer(Trainer):
     def evaluate(
         self, eval_dataset=None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Clean utility on held-out data, measured on the main process and told to all (see `clean_utility`)."""
+        """Clean utility on held-out data (`clean_utility`). The main process measures it and sends it to all."""
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
         if dataset is None:
             raise ValueError("nothing to evaluate on; give the trainer an eval_dataset or evaluate(eval_dataset=...)")
@@ -385,3 +335,43 @@ class TACleanerTrainer(Trainer):
         self.log(dict(metrics[0]))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics[0])
         return metrics[0]
+
+
+def _loaded(model: PreTrainedModel | str, processor: Any) -> tuple[PreTrainedModel, Any]:
+    """The model and its processor. Both are loaded if the model is an id or a folder."""
+    if isinstance(model, str):
+        model, own = load_model(model)
+        processor = processor or own
+    if processor is None:
+        raise ValueError(
+            "TACleanerTrainer needs the model's processor to read pictures and captions; "
+            "give processing_class=CLIPProcessor.from_pretrained(...)"
+        )
+    return model, processor
+
+
+def _prepared(model: PreTrainedModel, args: TACleanerConfig, tokenizer: Any) -> nn.Module:
+    """The model as it is trained: float32 weights, a free or fixed temperature, adapters, faster blocks."""
+    bound_texts(model, tokenizer)
+    as_float32(model)
+    if args.device.type == "cpu":
+        keep_freed_memory()
+    for parameter in (model.logit_scale, getattr(model, "logit_bias", None)):
+        if parameter is not None:
+            parameter.requires_grad_(args.train_logit_scale)
+    if args.bf16 and args.device.type == "cpu":
+        # In bfloat16 the backward of PyTorch's fused CPU attention takes longer than everything else together.
+        model.set_attn_implementation("eager")
+    if args.use_peft:
+        model = add_lora(model, rank=args.lora_rank, alpha=args.lora_alpha)
+    use_silu(model)
+    group_texts(model)
+    if norms := len(batch_norms(model)):
+        if args.freeze_batch_norm:
+            freeze_batch_norm(model)
+        else:
+            logger.warning(
+                "%d batch norms learn their statistics from the cleaning batches, augmented and perturbed views "
+                "included, as in the published code; --freeze_batch_norm keeps the suspect's", norms,
+            )  # fmt: skip
+    return model
