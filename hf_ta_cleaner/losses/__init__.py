@@ -2,7 +2,7 @@
 
 from .clip import CITATION as _CLIP
 from .clip import clip_loss
-from .distillation import CITATION as _RETAIN
+from .distillation import CITATION as _DISTILLATION
 from .distillation import distillation_loss
 from .inmodal import CITATION as _INMODAL
 from .inmodal import inmodal_loss
@@ -33,7 +33,7 @@ CITATIONS = {
     "inmodal": _INMODAL,
     "subtext": _SUBTEXT,
     "repel": _REPEL,
-    "distill": _RETAIN,
+    "distill": _DISTILLATION,
 }
 
 __all__ = [

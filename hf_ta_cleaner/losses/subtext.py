@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .views import Views
+from .views import SubTexts, Views
 
 
 if TYPE_CHECKING:
@@ -25,15 +25,15 @@ def subtext_loss(views: Views) -> torch.Tensor:
 
         L_subtext = mean over p of 1/2 [ CE(s I_k -> {P_j} u N_k, target p) + CE(s p -> {I_j, j chosen}, target I_k) ]
 
-    Other positives of k, and positives of others that are also true of k's caption, are left out of the first
-    denominator; images of which p is also true are left out of the second. Negatives stand in the first only: no
+    The first denominator leaves out the other positives of k, and positives of other samples that are also true of
+    k's caption. The second leaves out images of which p is also true. Negatives appear in the first only, because no
     image belongs to a false text.
 
     Args:
         views: Uses `image` `(B, D)`, `scale` and `subtexts` (see `SubTexts`).
 
     Returns:
-        A scalar; 0 (with gradient 0) when no slot of the batch holds a positive.
+        A scalar. It is 0, with gradient 0, if no slot of the batch holds a positive.
 
     Raises:
         ValueError: The batch carries no sub-texts.
@@ -43,7 +43,6 @@ def subtext_loss(views: Views) -> torch.Tensor:
         normalisation are this project's.
     """
     import torch
-    from torch.nn import functional as F
 
     if views.subtexts is None:
         raise ValueError(
@@ -53,19 +52,25 @@ def subtext_loss(views: Views) -> torch.Tensor:
     sub = views.subtexts
     k, p, _ = sub.positive.shape
     image = views.image[sub.chosen]  # (K, D)
-    positive = sub.positive.flatten(0, 1)  # (K*P, D)
-    valid = sub.positive_valid.flatten()  # (K*P,)
     owner = torch.arange(k, device=image.device).repeat_interleave(p)  # (K*P,)
-    rows = torch.arange(k * p, device=image.device)
-    also_true = sub.also_true.flatten(0, 1)  # (K*P, K): positive q is also true of chosen j
+    valid = sub.positive_valid.flatten()  # (K*P,)
+    terms = _image_to_text(image, sub, views.scale, owner) + _text_to_image(image, sub, views.scale, owner)
+    return torch.where(valid, terms, 0).sum() / (2 * valid.sum().clamp(min=1))
 
-    # Image to text. Row q: the image of q's owner against all positives and the owner's own negatives.
-    to_positive = views.scale * image @ positive.T  # (K, K*P)
-    out = also_true.T | (owner[None] == torch.arange(k, device=image.device)[:, None]) | ~valid[None]  # (K, K*P)
-    to_positive = to_positive[owner]
-    out = out[owner]
+
+def _image_to_text(image: torch.Tensor, sub: SubTexts, scale: torch.Tensor, owner: torch.Tensor) -> torch.Tensor:
+    """`(K*P,)` cross-entropies. Row q: the image of q's owner against all positives and the owner's negatives."""
+    import torch
+    from torch.nn import functional as F
+
+    positive = sub.positive.flatten(0, 1)  # (K*P, D)
+    also_true = sub.also_true.flatten(0, 1)  # (K*P, K): positive q is also true of chosen j
+    rows = torch.arange(len(owner), device=image.device)
+    own = owner[None] == torch.arange(len(image), device=image.device)[:, None]
+    out = (also_true.T | own | ~sub.positive_valid.flatten()[None])[owner]  # (K*P, K*P)
     out[rows, rows] = False
-    to_negative = views.scale * torch.einsum("kd,knd->kn", image, sub.negative)  # (K, N)
+    to_positive = (scale * image @ positive.T)[owner]  # (K*P, K*P)
+    to_negative = scale * torch.einsum("kd,knd->kn", image, sub.negative)  # (K, N)
     logits = torch.cat(
         [
             to_positive.masked_fill(out, -torch.inf),
@@ -73,12 +78,15 @@ def subtext_loss(views: Views) -> torch.Tensor:
         ],
         dim=1,
     )
-    image_to_text = F.cross_entropy(logits, rows, reduction="none")
+    return F.cross_entropy(logits, rows, reduction="none")
 
-    # Text to image. Row q: positive q against all chosen images, those it is also true of left out.
-    to_image = views.scale * positive @ image.T  # (K*P, K)
-    out = also_true.clone()
-    out[rows, owner] = False
-    text_to_image = F.cross_entropy(to_image.masked_fill(out, -torch.inf), owner, reduction="none")
 
-    return torch.where(valid, image_to_text + text_to_image, 0).sum() / (2 * valid.sum().clamp(min=1))
+def _text_to_image(image: torch.Tensor, sub: SubTexts, scale: torch.Tensor, owner: torch.Tensor) -> torch.Tensor:
+    """`(K*P,)` cross-entropies. Row q: positive q against the chosen images, without those it is also true of."""
+    import torch
+    from torch.nn import functional as F
+
+    to_image = scale * sub.positive.flatten(0, 1) @ image.T  # (K*P, K)
+    out = sub.also_true.flatten(0, 1).clone()
+    out[torch.arange(len(owner), device=image.device), owner] = False
+    return F.cross_entropy(to_image.masked_fill(out, -torch.inf), owner, reduction="none")
