@@ -1,4 +1,4 @@
-"""What settings of a cleaning run are refused, and what the error says."""
+"""Checks of the settings of a cleaning run, and their error messages."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _share(name: str) -> _Check:
     return lambda c: not 0 <= getattr(c, name) <= 1, message
 
 
-#: (is wrong, message) in the order that they are looked at, before a method has filled what was not given.
+#: (condition of an error, message) in order of precedence. These run before the method fills settings that are None.
 BEFORE_METHOD: tuple[_Check, ...] = (
     (
         lambda c: c.hub_strategy not in ("end", "every_save") or c.hub_revision is not None,
@@ -48,7 +48,7 @@ BEFORE_METHOD: tuple[_Check, ...] = (
     ),
 )
 
-#: The same for whole settings.
+#: The same, after the method has filled them.
 CHECKS: tuple[_Check, ...] = (
     *(_weight(f"{name}_weight") for name in ("clip", "inmodal", "subtext", "repel", "distill")),
     (
@@ -133,7 +133,7 @@ def check(config: Any, table: tuple[_Check, ...]) -> None:
 
 
 def _words(config: Any) -> dict[str, Any]:
-    """What messages name beside the settings themselves."""
+    """Values that messages name besides the settings themselves."""
     bad = next((v for name in _SHARES if (v := getattr(config, name)) is not None and not 0 <= v <= 1), 0.0)
     unknown = [part for part in config.swaps if part not in SWAPPABLE]
     return {"methods": ", ".join(config.methods()), "hundredth": bad / 100, "unknown": ", ".join(unknown)}

@@ -15,7 +15,7 @@ from .checks import BEFORE_METHOD, CHECKS, SWAPPABLE, check, check_no_fsdp
 
 @dataclass(frozen=True)
 class Method:
-    """What a named method decides. Each is a setting of the same name, which wins where it is given."""
+    """The settings that a named method decides. A setting that is given overrides the method's value."""
 
     clip_weight: float = 1.0
     inmodal_weight: float = 0.0
@@ -52,7 +52,7 @@ METHODS: dict[str, Method] = {
 
 #: Terms of the objective; the weight of each is the setting `<term>_weight`.
 TERMS = ("clip", "inmodal", "subtext", "repel", "distill")
-#: Those that the temperature is a part of; without them it is trained by nothing.
+#: Terms that contain the temperature. Without them nothing trains it.
 SCALED = ("clip", "inmodal", "subtext")
 
 
@@ -66,135 +66,138 @@ class TACleanerConfig(TrainingArguments):
         method: A named set of weights and views: `ft`, `cleanclip`, `ta-cleaner`, `par` or `ta-cleaner-plus`. Settings
             that are None take the method's value.
         clip_weight, inmodal_weight, subtext_weight, repel_weight, distill_weight: Weights of the terms; each overrides
-            the method's. 0 switches a term off, and what it alone needs is not computed. `clip_weight` is also the
-            weight of the sigmoid loss that takes the CLIP loss's place in a SigLIP.
+            the method's. 0 switches a term off and skips its computation. `clip_weight` is also the weight of the
+            sigmoid loss, which replaces the CLIP loss in a SigLIP.
         subtext_fraction: Share of the pairs that get sub-texts, chosen anew each epoch. In [0, 1].
-        num_positive, num_negative: True and false sub-texts for each chosen pair. Without positives
-            (`num_positive` 0) the caption itself is the true text, so that the negatives act alone.
+        num_positive, num_negative: True and false sub-texts for each chosen pair. With
+            `num_positive` 0 the caption itself is the true text, and the negatives act alone.
         subtext_swap: Which parts a false sub-text may swap: noun, relation, attribute.
-        subtext_exclude: Words (lemmas) that no sub-text may hold, comma-separated: class names, to see what sub-texts
-            do without them.
-        repel_tau: Squared distance from the frozen suspect, in [0, 4], beyond which a tower is no longer repelled.
-        repel_share: Share of the steps, from the start, in which the repel term acts; in the rest the others recover.
-        rewind: In the first half of the steps the gradient is taken at weights moved back towards the suspect, by a
-            share of the way that is drawn anew in [0, `rewind`] (`suspect.py`): what a later fine-tuning could bring
-            back is unlearned too. With distillation the terms that captions teach by (clip, inmodal,
-            subtext) rest meanwhile, at the cost of a step like the others, and then rise to their weights. In [0, 1];
-            0 for the weights as they are and all terms, in all steps.
-        train_logit_scale: Whether the temperature (and SigLIP's bias) is trained; it is kept in its legal range
-            either way. Off where no term has it in it: distill and repel alone.
-        freeze_batch_norm: Of a ResNet: whether its batch norms use the running statistics of the suspect, and keep
-            them. Otherwise they use and learn the statistics of every batch, disturbed and augmented views included.
-            Off for the published methods, whose code trains so; on for `ta-cleaner-plus`, whose views are far from
-            clean pictures and whose retain term compares with the suspect as it is used. Always on with adapters.
+        subtext_exclude: Words (lemmas) that no sub-text may hold, comma-separated. Class names
+            here measure what sub-texts contribute without them.
+        repel_tau: Squared distance from the frozen suspect, in [0, 4]. Beyond it the repel term of a tower is off.
+        repel_share: Share of the steps, from the start, with the repel term. In the rest the other terms recover.
+        rewind: Path-aware minimisation (Min et al. 2024, arXiv 2410.09838), in the first half of the steps. The
+            gradient is taken at weights moved back towards the suspect, by a share of the way drawn in [0, `rewind`]
+            for each step (`models/suspect.py`). So the model also unlearns what a later fine-tuning could restore.
+            With distillation, the terms clip, inmodal and subtext have weight 0 in that half, are still computed, and
+            rise to their weights in the second. In [0, 1]; 0 switches it off.
+        train_logit_scale: Whether the temperature (and SigLIP's bias) is trained. It stays in its legal range either
+            way. Always off if only distill and repel have a weight, because neither contains it.
+        freeze_batch_norm: Whether the batch norms of a ResNet use and keep the suspect's running statistics. Otherwise
+            they use and learn the statistics of every batch, perturbed and augmented views included. Off for the
+            published methods, as in their code. On for `ta-cleaner-plus`: its views are far from clean pictures, and
+            its distillation compares with the suspect in eval mode. Always on with adapters.
 
     > Memory
 
     Args:
-        mini_batch_size: So many pairs pass the towers at a time, while the loss is that of the whole batch (GradCache,
-            Gao et al. 2021, arXiv 2101.06983): the same gradient up to rounding, for one more forward. None for all.
-            Batch norms that are not frozen see the parts and not the batch: then the gradient is another.
+        mini_batch_size: Number of pairs that pass the towers at a time. The loss is still that of the whole batch
+            (GradCache, Gao et al. 2021, arXiv 2101.06983), with the same gradient up to rounding, for one more
+            forward. None for all pairs at once. Batch norms that are not frozen see the parts instead of the batch,
+            and then the gradient differs.
 
     > The data
 
     Args:
         resize_once: Decode every picture once, before training, and keep it in the cache of `datasets` at the model's
-            input size, 3 * S * S bytes each (150 KB at 224): the same pixels, and the cores have time for a faster
-            accelerator. Not for a stream.
+            input size, 3 * S * S bytes each (150 KB at 224). The pixels are the same, and the cores do less work in
+            every epoch. Not for a stream.
         trim_text: Cut every text batch to its longest caption, which changes no embedding; False pads to 77.
         image_noise: Share of the pictures that get Gaussian noise, drawn anew each epoch. In [0, 1].
         noise_sigma: Its standard deviation, of pixels in [0, 1].
         image_erase: Share of the pictures in which a square of 0.5-1% of the area is erased. In [0, 1].
-        image_structured_noise: Share of the pictures that lie under waves or grain, drawn anew in every batch
-            (`views/structured_noise.py`). In [0, 1].
-        adversarial_patch: Share of the pictures that carry a window, a third to a sixth of a side wide, of a picture
-            that is learnt while the model is trained, to raise its loss: patches of any place, searched for and
-            unlearned at once (`views/adversarial_trigger.py`). In [0, 1], drawn anew in every batch.
-        adversarial_blend: Share that are blended, up to a fifth, with another such picture.
-        adversarial_map: Share that pass through a smooth change of the whole picture (colours, tone, light, sharpness,
-            a slight warp) which is learnt in the same way (`global_map.py`). All three together at most 1.
-        adversarial_step: Grey levels that the pixels of both move in a step of training: few, so that what the search
-            found is unlearned before it is lost.
-        adversarial_search: Steps of 32 grey levels in which only they move, on all pictures of the first batch, before
-            the training: the suspect as it came shows a backdoor most clearly.
+        image_structured_noise: Share of the pictures that get structured noise, waves or grain, drawn anew in every
+            batch (`views/structured_noise.py`). In [0, 1].
+        adversarial_patch: Share of the pictures with a universal adversarial patch, a sixth to a third of a side wide,
+            drawn anew in every batch. Training optimises its pixels to raise the loss, while the weights unlearn it
+            (`views/adversarial_trigger.py`). In [0, 1].
+        adversarial_blend: Share of the pictures blended, with opacity up to a fifth, with a universal adversarial
+            picture that covers the whole of them. In [0, 1].
+        adversarial_map: Share of the pictures under a universal adversarial change of colours, tone, light, sharpness
+            and shape (`views/global_map.py`). In [0, 1]; the three shares together are at most 1.
+        adversarial_step: Grey levels that the pixels of patch and blend move in a training step. Few, so that the
+            model unlearns a trigger before the search moves on.
+        adversarial_search: Steps that optimise the trigger alone before the training, by 32 grey levels each, on all
+            pictures of the first batch. A backdoor is strongest in the suspect before training.
 
     > LoRA
 
     Args:
         use_peft: Train low-rank adapters (Hu et al. 2021, arXiv 2106.09685) of the attention and MLP blocks of both
-            towers and leave the model's own weights, temperature included, as they are. Wants a higher rate.
-        lora_rank, lora_alpha: Rank of the adapters, and their scale: they are multiplied by alpha / rank.
+            towers. The model's own weights, temperature included, stay frozen. Needs a higher learning rate.
+        lora_rank, lora_alpha: Rank of the adapters, and their scale: an adapter is multiplied by alpha / rank.
 
     Defaults that differ from `TrainingArguments`: `learning_rate` 1e-5, `per_device_train_batch_size` 64,
     `num_train_epochs` 10, `warmup_steps` 50, cosine decay and `weight_decay` 0.1 (the CleanCLIP recipe);
     `dataloader_drop_last` (a contrastive batch must be whole, so it cannot be switched off); `remove_unused_columns`
     off (the collator reads pictures); `save_strategy` epoch, `save_total_limit` 2, `metric_for_best_model`
-    clean_utility where a best model is kept, `dataloader_num_workers` 0 on a CPU and a
-    share of the cores beside an accelerator, `logging_steps` 10, `logging_nan_inf_filter` off (a diverged run must
+    clean_utility if a best model is kept, `dataloader_num_workers` 0 on a CPU and a share of
+    the cores with an accelerator, `logging_steps` 10, `logging_nan_inf_filter` off (a diverged run must
     be seen), `report_to` none, `hub_strategy` end, `ddp_find_unused_parameters` off (all weights are used),
-    `ddp_broadcast_buffers` off (the buffers are constants, and to share them would cost a message in every forward).
+    `ddp_broadcast_buffers` off (the buffers are constants, and sharing them would cost a message in every forward).
     """
 
     _argument_group_name = "cleaning (the objective and its optimisation)"
 
     method: Literal["ft", "cleanclip", "ta-cleaner", "par", "ta-cleaner-plus"] = field(
         default="ta-cleaner",
-        metadata={"help": "decides the next fifteen, where they are not given"},
+        metadata={"help": "sets the next fifteen settings, unless they are given"},
     )
     clip_weight: float | None = field(default=None, metadata={"help": "weight of the CLIP (or SigLIP) loss"})
     inmodal_weight: float | None = field(default=None, metadata={"help": "weight of CleanCLIP's in-modal loss"})
     subtext_weight: float | None = field(default=None, metadata={"help": "weight of the sub-text loss"})
     repel_weight: float | None = field(
-        default=None, metadata={"help": "weight of PAR's repelling from a frozen copy of the suspect"}
+        default=None, metadata={"help": "weight of PAR's repel term: distance from the frozen suspect"}
     )
     distill_weight: float | None = field(
-        default=None, metadata={"help": "weight of staying close to the suspect's embeddings of the untouched pair"}
+        default=None, metadata={"help": "weight of distillation from the frozen suspect, on unperturbed pairs"}
     )
     repel_share: float | None = field(
-        default=None, metadata={"help": "share of the steps, from the start, in which it acts"}
+        default=None, metadata={"help": "share of the steps, from the start, with the repel term"}
     )
     rewind: float | None = field(
-        default=None, metadata={"help": "take gradients up to this share of the way back to the suspect, at first"}
+        default=None,
+        metadata={"help": "path-aware minimisation: gradients at weights up to this share back"},
     )
     image_noise: float | None = field(default=None, metadata={"help": "share of the pictures given Gaussian noise"})
     image_erase: float | None = field(default=None, metadata={"help": "share of the pictures with a square erased"})
     image_structured_noise: float | None = field(
-        default=None, metadata={"help": "share of the pictures under waves or grain"}
+        default=None, metadata={"help": "share of the pictures with structured noise (waves or grain)"}
     )
     adversarial_patch: float | None = field(
-        default=None, metadata={"help": "share of the pictures that carry a patch which is learnt against the model"}
+        default=None, metadata={"help": "share of the pictures with a universal adversarial patch"}
     )
     adversarial_blend: float | None = field(
-        default=None, metadata={"help": "share blended with a picture learnt in the same way"}
+        default=None, metadata={"help": "share blended with a universal adversarial picture"}
     )
     adversarial_map: float | None = field(
-        default=None, metadata={"help": "share under a smooth change of the whole picture that is learnt"}
+        default=None, metadata={"help": "share under an adversarial change of colours, light and shape"}
     )
     train_logit_scale: bool | None = field(default=None, metadata={"help": "whether the temperature is trained"})
     freeze_batch_norm: bool | None = field(
         default=None, metadata={"help": "keep the running statistics of a ResNet's batch norms"}
     )
-    repel_tau: float = field(default=2.15, metadata={"help": "squared distance that ends the repelling"})
+    repel_tau: float = field(default=2.15, metadata={"help": "squared distance at which the repel term stops"})
     noise_sigma: float = field(default=0.2, metadata={"help": "standard deviation of the noise, pixels in [0, 1]"})
-    adversarial_step: float = field(default=4.0, metadata={"help": "grey levels that learnt pixels move in a step"})
-    adversarial_search: int = field(default=60, metadata={"help": "steps that they are learnt for before training"})
+    adversarial_step: float = field(default=4.0, metadata={"help": "grey levels that its pixels move per step"})
+    adversarial_search: int = field(default=60, metadata={"help": "steps that optimise the trigger before training"})
     subtext_fraction: float = field(
-        default=0.25, metadata={"help": "share of the pairs given sub-texts, chosen anew each epoch"}
+        default=0.25, metadata={"help": "share of the pairs that get sub-texts, chosen anew each epoch"}
     )
-    num_positive: int = field(default=1, metadata={"help": "true sub-texts a chosen pair; 0 for its caption alone"})
-    num_negative: int = field(default=1, metadata={"help": "false sub-texts for each chosen pair"})
-    subtext_swap: str = field(default=",".join(SWAPPABLE), metadata={"help": "parts a false one swaps, with commas"})
+    num_positive: int = field(default=1, metadata={"help": "true sub-texts per chosen pair; 0: its caption"})
+    num_negative: int = field(default=1, metadata={"help": "false sub-texts per chosen pair"})
+    subtext_swap: str = field(default=",".join(SWAPPABLE), metadata={"help": "parts a false one may swap"})
     subtext_exclude: str = field(
         default="", metadata={"help": "words that no sub-text may hold, comma-separated (for ablations)"}
     )
     mini_batch_size: int | None = field(
-        default=None, metadata={"help": "pairs that pass the towers at a time: less memory, the same gradient"}
+        default=None, metadata={"help": "pairs per forward of the towers: less memory, the same gradient"}
     )
     resize_once: bool = field(
         default=False, metadata={"help": "decode pictures once and keep them at the input size, on disk (exact)"}
     )
     trim_text: bool = field(default=True, metadata={"help": "cut text batches to their longest caption (exact)"})
-    use_peft: bool = field(default=False, metadata={"help": "train LoRA adapters only (wants a higher rate)"})
+    use_peft: bool = field(default=False, metadata={"help": "train LoRA adapters only (needs a higher rate)"})
     lora_rank: int = field(default=16, metadata={"help": "rank of the adapters"})
     lora_alpha: float = field(default=32.0, metadata={"help": "adapters are scaled by this over the rank"})
 
@@ -202,7 +205,7 @@ class TACleanerConfig(TrainingArguments):
         default=None, metadata={"help": "where checkpoint and report go; never overwritten unasked"}
     )
     seed: int = field(default=0, metadata={"help": "of the order, the views and the sub-texts"})
-    max_steps: int = field(default=-1, metadata={"help": "stop after so many steps, whatever the epochs"})
+    max_steps: int = field(default=-1, metadata={"help": "stop after this many steps, whatever the epochs"})
     eval_strategy: str = field(default="no", metadata={"help": "when to measure clean utility: no, steps, epoch"})
     bf16: bool = field(default=False, metadata={"help": "bfloat16 mixed precision"})
     fp16: bool = field(default=False, metadata={"help": "float16 mixed precision (accelerators only)"})
@@ -257,20 +260,20 @@ class TACleanerConfig(TrainingArguments):
         """Fills what depends on this machine and on how the program was launched."""
         if self.metric_for_best_model is None and (self.load_best_model_at_end or self.save_strategy == "best"):
             self.metric_for_best_model = "clean_utility"
-        # Trainer refuses --bf16 on a processor unless it is told that it is meant to run there.
+        # Trainer refuses --bf16 on a CPU unless use_cpu is set.
         wants_cpu = bool(str_to_bool(os.environ.get("ACCELERATE_USE_CPU", "0")))
         self.use_cpu = self.use_cpu or wants_cpu or not torch.accelerator.is_available()
-        if self.dataloader_num_workers is None:  # beside an accelerator the cores have nothing else to do
+        if self.dataloader_num_workers is None:  # with an accelerator the cores are otherwise idle
             share = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
             self.dataloader_num_workers = 0 if self.use_cpu else min(16, max(1, share - 1))
         if isinstance(self.report_to, str):
             self.report_to = self.report_to.split(",")
         if self.accelerator_config is None and self.dataloader_pin_memory and not self.use_cpu:
-            # By default every copy of a batch to the device would wait for the step before it.
+            # By default every copy of a batch to the device waits for the previous step.
             self.accelerator_config = {"non_blocking": True}
 
     def _take_over_method(self) -> None:
-        """Fills what was not given with the method's values. Without a term that has it, the temperature rests."""
+        """Fills settings that are None with the method's values. Freezes a temperature that no term contains."""
         if self.use_peft:
             self.train_logit_scale, self.freeze_batch_norm = False, True
         for item in fields(Method):
@@ -301,7 +304,7 @@ class TACleanerConfig(TrainingArguments):
 
     @property
     def adversarial_share(self) -> float:
-        """Share of the pictures that carry something learnt against the model."""
+        """Share of the pictures that carry the adversarial trigger, in any of its three forms."""
         return self.adversarial_patch + self.adversarial_blend + self.adversarial_map
 
     @property

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from transformers import HfArgumentParser
 
 from hf_ta_cleaner.losses import LOSSES, TAU
+from hf_ta_cleaner.training.checks import BEFORE_METHOD, CHECKS, check
 from hf_ta_cleaner.training.config import METHODS, TERMS, TACleanerConfig
 
 
@@ -163,44 +166,96 @@ def test_the_temperature_is_frozen_where_no_term_knows_it(config):
     assert config(method="ft", clip_weight=0, subtext_weight=1.0, distill_weight=1.0).train_logit_scale
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"method": "cleanclp"}, "'cleanclp' is unknown; choose from ft, cleanclip, ta-cleaner"),
-        ({"inmodal_weight": -1.0}, "inmodal_weight must not be negative, got -1.0"),
-        ({"subtext_weight": float("nan")}, "subtext_weight"),
-        ({"method": "ft", "clip_weight": 0}, "are 0.*clip_weight=1"),
-        ({"method": "par", "clip_weight": 0}, "hold the model together are 0.*clip_weight=1"),
-        ({"repel_share": 50}, r"repel_share must be in \[0, 1\], got 50. Did you mean 0.5"),
-        ({"rewind": 1.5}, r"rewind must be in \[0, 1\], got 1.5"),
-        ({"image_noise": -1.0}, r"image_noise must be in \[0, 1\]"),
-        ({"image_erase": 2.0}, r"image_erase must be in \[0, 1\]"),
-        ({"image_structured_noise": -0.1}, r"image_structured_noise must be in \[0, 1\]"),
-        ({"adversarial_patch": 50.0}, r"adversarial_patch must be in \[0, 1\], got 50.0. Did you mean 0.5"),
-        ({"adversarial_patch": 0.7, "adversarial_blend": 0.4}, "together at most 1.*got 0.7, 0.4, 0, 4 and 60"),
-        ({"adversarial_step": 0.0}, r"in \(0, 255\] grey levels"),
-        ({"adversarial_search": -1}, "is a number of steps.*-1"),
-        ({"repel_tau": 5.0}, r"repel_tau must be in \[0, 4\], got 5.0"),
-        ({"noise_sigma": -0.1}, "noise_sigma must not be negative.*image_noise=0"),
-        ({"lora_rank": 0}, "lora_rank must be at least 1"),
-        ({"mini_batch_size": 0}, "mini_batch_size must be at least 1, got 0"),
-        ({"mini_batch_size": 2, "optim": "adalomo"}, "adalomo moves weights within the backward.*adamw_torch"),
-        ({"rewind": 0.5, "optim": "galore_adamw_layerwise"}, "galore_adamw_layerwise moves weights within"),
-        ({"adversarial_patch": 0.5, "optim": "lomo"}, "lomo moves weights within"),
-        ({"fsdp": True}, "no scalar parameter.*DDP.*mini_batch_size"),
-        ({"use_peft": True, "train_logit_scale": True}, "exclude each other"),
-        ({"num_positive": 0, "num_negative": 0}, "one of them above 0"),
-        ({"subtext_fraction": 25}, r"subtext_fraction must be in \[0, 1\], got 25. Did you mean 0.25"),
-        ({"subtext_fraction": -0.1}, r"subtext_fraction must be in \[0, 1\], got -0.1"),
-        ({"subtext_fraction": 0.0}, "subtext_fraction > 0.*subtext_weight=0"),
-        ({"num_positive": -1}, "num_positive >= 0.*subtext_weight=0"),
-        ({"num_negative": -1}, "num_negative >= 0"),
-        ({"subtext_swap": "noun,verb"}, "verb unknown; choose from noun, relation, attribute"),
-        ({"dataloader_drop_last": False}, "dataloader_drop_last"),
-    ],
-)
+ERRORS = [
+    ({"method": "cleanclp"}, "'cleanclp' is unknown; choose from ft, cleanclip, ta-cleaner"),
+    ({"inmodal_weight": -1.0}, "inmodal_weight must not be negative, got -1.0"),
+    ({"subtext_weight": float("nan")}, "subtext_weight"),
+    ({"method": "ft", "clip_weight": 0}, "are 0.*clip_weight=1"),
+    ({"method": "par", "clip_weight": 0}, "hold the model together are 0.*clip_weight=1"),
+    ({"repel_share": 50}, r"repel_share must be in \[0, 1\], got 50. Did you mean 0.5"),
+    ({"rewind": 1.5}, r"rewind must be in \[0, 1\], got 1.5"),
+    ({"image_noise": -1.0}, r"image_noise must be in \[0, 1\]"),
+    ({"image_erase": 2.0}, r"image_erase must be in \[0, 1\]"),
+    ({"image_structured_noise": -0.1}, r"image_structured_noise must be in \[0, 1\]"),
+    ({"adversarial_patch": 50.0}, r"adversarial_patch must be in \[0, 1\], got 50.0. Did you mean 0.5"),
+    ({"adversarial_patch": 0.7, "adversarial_blend": 0.4}, "together at most 1.*got 0.7, 0.4, 0, 4 and 60"),
+    ({"adversarial_step": 0.0}, r"in \(0, 255\] grey levels"),
+    ({"adversarial_search": -1}, "is a number of steps.*-1"),
+    ({"repel_tau": 5.0}, r"repel_tau must be in \[0, 4\], got 5.0"),
+    ({"noise_sigma": -0.1}, "noise_sigma must not be negative.*image_noise=0"),
+    ({"lora_rank": 0}, "lora_rank must be at least 1"),
+    ({"mini_batch_size": 0}, "mini_batch_size must be at least 1, got 0"),
+    ({"mini_batch_size": 2, "optim": "adalomo"}, "adalomo moves weights within the backward.*adamw_torch"),
+    ({"rewind": 0.5, "optim": "galore_adamw_layerwise"}, "galore_adamw_layerwise moves weights within"),
+    ({"adversarial_patch": 0.5, "optim": "lomo"}, "lomo moves weights within"),
+    ({"fsdp": True}, "no scalar parameter.*DDP.*mini_batch_size"),
+    ({"use_peft": True, "train_logit_scale": True}, "exclude each other"),
+    ({"num_positive": 0, "num_negative": 0}, "one of them above 0"),
+    ({"subtext_fraction": 25}, r"subtext_fraction must be in \[0, 1\], got 25. Did you mean 0.25"),
+    ({"subtext_fraction": -0.1}, r"subtext_fraction must be in \[0, 1\], got -0.1"),
+    ({"subtext_fraction": 0.0}, "subtext_fraction > 0.*subtext_weight=0"),
+    ({"num_positive": -1}, "num_positive >= 0.*subtext_weight=0"),
+    ({"num_negative": -1}, "num_negative >= 0"),
+    ({"subtext_swap": "noun,verb"}, "verb unknown; choose from noun, relation, attribute"),
+    ({"dataloader_drop_last": False}, "dataloader_drop_last"),
+    ({"hub_strategy": "checkpoint"}, "hub_strategy must be end or every_save.*got .*CHECKPOINT and None"),
+    ({"hub_revision": "v1"}, "hub_revision is not used.*got .*END and v1"),
+    ({"use_peft": True, "freeze_batch_norm": False}, "freeze_batch_norm=False and use_peft exclude each other"),
+    ({"clip_weight": -1.0}, "clip_weight must not be negative, got -1.0"),
+    ({"repel_weight": float("inf")}, "repel_weight must not be negative, got inf"),
+    ({"distill_weight": -2.0}, "distill_weight must not be negative, got -2.0"),
+    ({"adversarial_blend": 1.5}, r"adversarial_blend must be in \[0, 1\], got 1.5"),
+    ({"adversarial_map": 20}, r"adversarial_map must be in \[0, 1\], got 20. Did you mean 0.2"),
+    ({"adversarial_patch": 0.5, "adversarial_map": 0.6}, "together at most 1.*got 0.5, 0, 0.6, 4 and 60"),
+    ({"adversarial_map": 0.5, "optim": "lomo"}, "lomo moves weights within"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), ERRORS)
 def test_errors(config, options, message):
     with pytest.raises(ValueError, match=message):
+        config(**options)
+
+
+def test_deepspeed_takes_no_mini_batches(config):
+    args = config(mini_batch_size=2)
+    check(args, CHECKS)
+    args.deepspeed = "zero2.json"  # set afterwards: as an argument it needs the library
+    with pytest.raises(ValueError, match="mini_batch_size does not work with deepspeed"):
+        check(args, CHECKS)
+
+
+def test_fsdp_of_the_launcher_is_refused(config, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(ValueError, match="FSDP takes no scalar parameter"):
+        config()
+
+
+def test_every_check_has_a_case(config):
+    """Each row of the tables is the first that some case above breaks."""
+    messages = []
+    for options, _ in ERRORS:
+        with pytest.raises(ValueError) as raised:
+            config(**options)
+        messages.append(str(raised.value))
+    templates = [re.sub(r"\\\{.*?\\\}", ".*", re.escape(message)) for _, message in (*BEFORE_METHOD, *CHECKS)]
+    without = [t for t in templates if not any(re.fullmatch(t, message) for message in messages)]
+    assert len(without) == 1 and "deepspeed" in without[0]  # which the test above checks
+
+
+@pytest.mark.parametrize(
+    ("options", "first"),
+    [
+        ({"hub_strategy": "checkpoint", "method": "cleanclp"}, "hub_strategy"),
+        ({"method": "cleanclp", "clip_weight": -1.0}, "'cleanclp' is unknown"),
+        ({"clip_weight": -1.0, "repel_share": 50}, "clip_weight"),
+        ({"repel_share": 50, "image_noise": 2.0}, "repel_share must be.*got 50. Did you mean 0.5"),
+        ({"image_erase": 2.0, "lora_rank": 0}, "image_erase"),
+        ({"lora_rank": 0, "dataloader_drop_last": False}, "lora_rank"),
+    ],
+)
+def test_the_first_error_in_the_order_of_the_table_is_raised(config, options, first):
+    with pytest.raises(ValueError, match=first):
         config(**options)
 
 
