@@ -1,4 +1,4 @@
-"""What a cleaning will cost, told before it begins: pairs, steps, memory and time, from a few of its own steps."""
+"""The cost of a cleaning before it begins: pairs, steps, memory and time, measured on a few of its own steps."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def estimate(
         short = copy.copy(args)
         short.output_dir, short.max_steps, short.report_to = folder, few, []
         short.save_strategy = short.eval_strategy = "no"
-        short.adversarial_search = 0  # counted, not run: its steps are steps but for the optimiser
+        short.adversarial_search = 0  # counted, not run: a search step costs a training step without the optimiser
         short.push_to_hub = short.load_best_model_at_end = False
         trainer = make_trainer(short, pairs.select(range(min(len(pairs), batch * accumulation * few))))
         trainer.add_callback(clock)

@@ -102,7 +102,7 @@ class TermLog:
             self._steps[name] += 1
 
     def take(self) -> dict[str, float]:
-        """The means, which are forgotten then."""
+        """The means. The log is empty afterwards."""
         totals = torch.stack(list(self._sums.values())).tolist()
         means = {name: total / self._steps[name] for name, total in zip(self._sums, totals, strict=True)}
         self.clear()

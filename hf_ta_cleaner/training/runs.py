@@ -62,9 +62,9 @@ class RunLog(TrainerCallback):
         now = json.loads(json.dumps(self._settings))
         changed = [name for name in sorted({*begun, *now}) if begun.get(name) != now.get(name)]
         if changed:
-            told = "; ".join(f"{n}: {begun.get(n, 'default')} then, {now.get(n, 'default')} now" for n in changed)
+            pairs = "; ".join(f"{n}: {begun.get(n, 'default')} then, {now.get(n, 'default')} now" for n in changed)
             raise ValueError(
-                f"the run in {self._file.parent} began with other settings ({told}). Give the same ones to continue "
+                f"the run in {self._file.parent} began with other settings ({pairs}). Give the same ones to continue "
                 "it, or another --output_dir for a new run"
             )
 

@@ -1,4 +1,4 @@
-"""How strongly to clean: the strongest setting whose clean utility stays within a budget, found by training.
+"""How strongly to clean: the strongest setting whose clean utility stays within a budget, determined by training.
 
 Strength s multiplies the learning rate and the weight of the repel term: both say how far a run leaves the suspect.
 """
@@ -203,7 +203,7 @@ def train_strongest(
 
 
 def _judge(search: Search, args: TACleanerConfig) -> None:
-    """Refuses a search in which everything diverged, and warns of one that found nothing within the budget."""
+    """Refuses a search in which everything diverged, and warns if no strength stays within the budget."""
     chosen, budget = search.chosen, search.budget
     if chosen.diverged:
         raise TrainingDiverged(

@@ -23,13 +23,13 @@ from . import global_map
 #: File beside every checkpoint with the learnt pictures and maps.
 STATE = "adversary.safetensors"
 
-#: A picture has so many tiles a side, the outermost at its edges; windows of the canvas lie in so many a batch.
-TILES, SHOWN = 3, 4
+#: Tiles along a side of a picture, the outermost at its edges. In one batch, windows lie in this many of all tiles.
+TILES, TILES_PER_BATCH = 3, 4
 #: Side of a window, as a share of the picture's: from half a tile to a whole one.
 WINDOW = (1 / 6, 1 / 3)
 #: Opacity of the blended picture.
 ALPHA = (0.02, 0.2)
-#: Grey levels that a pixel moves in a step of the search before training: far, so that it forgets what it began with.
+#: Grey levels that a pixel moves in a step of the search before training. The long steps remove the initial noise.
 SEARCH_STEP = 32.0
 #: How many global maps there are, and how far their numbers (in [-1, 1]) move in a step, and in one of the search.
 MAPS, MAP_STEP, MAP_SEARCH_STEP = 4, 0.04, 0.2
@@ -38,21 +38,21 @@ MAPS, MAP_STEP, MAP_SEARCH_STEP = 4, 0.04, 0.2
 class AdversarialTrigger:
     """Two pictures and a few global maps that raise the loss of whatever they are put on.
 
-    The *canvas* shows through a window, like a sticker: its content may be another at every place, so that patches in
-    the middle and in every corner are searched for at once. The *blend* lies over the whole picture, faintly. A *map*
+    The *canvas* is visible through a window, like a sticker. Its content may differ from place to place, so the search
+    covers patches in the middle and in every corner at once. The *blend* lies over the whole picture, faintly. A *map*
     changes the whole picture smoothly: its colours, tone, light, sharpness and shape (`global_map.py`).
 
     The gradient of their pixels comes out of the backward pass that the weights need anyway ("free" adversarial
     training); they take a step in its sign after every batch. While `searching` is set, all pictures of a batch are
-    attacked and the steps are long; afterwards they are short, so that what was found is unlearned before it is lost.
-    Every process holds the same two.
+    attacked and the steps are long. Afterwards the steps are short: the model unlearns a trigger before the search
+    moves on. Every process holds the same pictures and maps.
 
     Args:
         patch: Share of a batch's pictures that get a window of the canvas, in [0, 1].
-        blend: Share that are blended with the other one.
+        blend: Share that are blended with the second picture.
         maps: Share that pass through one of the maps; all three together at most 1.
-        step: Grey levels that a pixel moves in a step, but for the search.
-        seed: Seed of the first content, and of where windows lie.
+        step: Grey levels that a pixel moves in a training step.
+        seed: Seed of the initial pictures and maps, and of the windows' places.
 
     Source:
         Universal adversarial training: Shafahi et al. 2020 (arXiv 1811.11304). As an unlearning of backdoors: Zeng et
@@ -88,21 +88,21 @@ class AdversarialTrigger:
         side = images.shape[-1]
         if not self.pictures:
             self._begin(side, images.device)
-        # Drawn for the global batch, of which this process has its part: any number of them takes the same step.
+        # Drawn for the global batch. Each process uses its part, so the step does not depend on their number.
         r, total = numpy_rng("adversary", self.seed, self.batches), b * world_size()
         self.batches += 1
         all_in = 1 / (self.patch + self.blend + self.maps) if self.searching else 1.0
         counts = [round(all_in * share * total) for share in (self.patch, self.blend, self.maps)]
-        stuck, blended, mapped, _ = np.split(r.permutation(total), np.cumsum(counts))
-        seen, alpha = (
-            windows(len(stuck), side, r),
+        patched, blended, mapped, _ = np.split(r.permutation(total), np.cumsum(counts))
+        visible, alpha = (
+            windows(len(patched), side, r),
             torch.from_numpy(r.uniform(*ALPHA, len(blended)).astype(np.float32)),
         )
         attacked = images
-        if (own := stuck // b == rank()).any():
+        if (own := patched // b == rank()).any():
             content = normalise(self.pictures["canvas"][None].clone())
-            rows, shown = (x.to(images.device) for x in (torch.from_numpy(stuck[own] % b), seen[own]))
-            attacked = attacked.index_copy(0, rows, torch.where(shown, content, images[rows]))
+            rows, window = (x.to(images.device) for x in (torch.from_numpy(patched[own] % b), visible[own]))
+            attacked = attacked.index_copy(0, rows, torch.where(window, content, images[rows]))
         if (own := blended // b == rank()).any():
             content = normalise(self.pictures["blend"][None].clone())
             rows, alpha = (x.to(images.device) for x in (torch.from_numpy(blended[own] % b), alpha[own]))
@@ -115,19 +115,19 @@ class AdversarialTrigger:
                 )
                 changed = global_map.apply(pixels[rows].float(), factors * self.pictures["maps"][which])
                 attacked = attacked.index_copy(0, rows, normalise(changed))
-        # A leaf of its own, so that however often the towers are passed, the graph up to here is left alone.
+        # A separate leaf: the towers may run several times, and the graph up to here is used once, in `ascend`.
         self._attacked, self._leaf = attacked, attacked.detach().requires_grad_()
         return self._leaf
 
     def ascend(self) -> None:
         """Moves the pixels by the sign of the gradient that the last backward left, the mean over the processes."""
         pictures = list(self.pictures.values())
-        found: tuple[torch.Tensor | None, ...] = (None,) * len(pictures)
-        if self._attacked.requires_grad:  # else this process had none of the attacked
-            found = torch.autograd.grad(self._attacked, pictures, self._leaf.grad, allow_unused=True)
+        gradients: tuple[torch.Tensor | None, ...] = (None,) * len(pictures)
+        if self._attacked.requires_grad:  # False if this process attacked no picture
+            gradients = torch.autograd.grad(self._attacked, pictures, self._leaf.grad, allow_unused=True)
         self._attacked = self._leaf = None
         with torch.no_grad():
-            for (name, picture), own in zip(self.pictures.items(), found, strict=True):
+            for (name, picture), own in zip(self.pictures.items(), gradients, strict=True):
                 climb = torch.zeros_like(picture) if own is None else own
                 if world_size() > 1:
                     torch.distributed.all_reduce(climb)
@@ -156,7 +156,7 @@ class AdversarialTrigger:
         save_file(tensors, Path(folder) / STATE, {"batches": str(self.batches)})
 
     def load(self, folder: str | Path, device: torch.device) -> None:
-        """Reads what `save` wrote, if it is there: a checkpoint of a run without a trigger has none."""
+        """Reads the file of `save`, if there is one. A checkpoint of a run without a trigger has none."""
         from safetensors import safe_open
 
         file = Path(folder) / STATE
@@ -168,12 +168,12 @@ class AdversarialTrigger:
 
 
 def windows(n: int, side: int, r: np.random.Generator) -> torch.Tensor:
-    """Where the canvas shows, bool `(n, 1, side, side)`: squares within some of the tiles, anywhere in them.
+    """Where the canvas is visible, bool `(n, 1, side, side)`: squares within some of the tiles, anywhere in them.
 
-    `SHOWN` tiles a batch, so that the gradient of each is a mean over several pictures.
+    A batch uses `TILES_PER_BATCH` tiles, so the gradient of each is a mean over several pictures.
     """
     tile = math.ceil(side / TILES)
-    chosen = r.permutation(TILES**2)[:SHOWN][np.arange(n) % SHOWN]
+    chosen = r.permutation(TILES**2)[:TILES_PER_BATCH][np.arange(n) % TILES_PER_BATCH]
     low, high = (max(1, round(share * side)) for share in WINDOW)
     width = np.minimum(r.integers(low, high + 1, n), tile)
     start = np.stack([chosen // TILES, chosen % TILES]) * (side - tile) // (TILES - 1)

@@ -76,8 +76,8 @@ OPERATIONS: dict[str, Callable[[Image.Image, float, int], Image.Image]] = {
     "invert": _invert,
 }
 
-#: The 25 sub-policies found on ImageNet (the paper's appendix): two operations each, with probability and magnitude
-#: in 0..9.
+#: The 25 sub-policies that the paper learns on ImageNet (its appendix): two operations each, with probability and
+#: magnitude in 0..9.
 IMAGENET_POLICY: tuple[tuple[tuple[str, float, int], tuple[str, float, int]], ...] = (
     (("posterize", 0.4, 8), ("rotate", 0.6, 9)),
     (("solarize", 0.6, 5), ("auto_contrast", 0.6, 5)),

@@ -187,6 +187,6 @@ def also_true(positive_words: torch.Tensor, caption_words: torch.Tensor) -> torc
 
 
 def _also_true(positive_words: torch.Tensor, caption_words: torch.Tensor) -> torch.Tensor:
-    found = (positive_words[..., None, :, None] == caption_words[None, None, :, None, :]).any(-1)  # (K, P, K, W)
+    occurs = (positive_words[..., None, :, None] == caption_words[None, None, :, None, :]).any(-1)  # (K, P, K, W)
     padding = (positive_words == 0)[:, :, None, :]
-    return (found | padding).all(-1)
+    return (occurs | padding).all(-1)

@@ -30,11 +30,11 @@ class StructuredNoise:
     """Adds waves to some pictures of a batch and grain to as many others. Draws both for every picture.
 
     *Waves* are sinusoids of any direction (half of them along an axis), length, phase and strength, half of them grey.
-    *Grain* is smooth noise, over half of the pictures stronger where they have detail. Nothing is learnt or kept: what
-    a batch gets depends on the seed and its number, however many processes share it.
+    *Grain* is smooth noise, over half of the pictures stronger where they have detail. Nothing is learnt.
+    The patterns of a batch depend on the seed and its number alone, not on the number of processes.
 
     Args:
-        share: Share of a batch's pictures that are disturbed, in [0, 1].
+        share: Share of a batch's pictures that get a pattern, in [0, 1].
         seed: Seed of all draws.
     """
 
@@ -47,7 +47,7 @@ class StructuredNoise:
 
         Args:
             images: uint8 `(N, 3, S, S)`.
-            b: Only the first so many are disturbed.
+            b: Only the first b pictures can get a pattern.
             step: Number of the training step.
             part: Number of the batch among those whose gradients the step gathers.
 
@@ -57,7 +57,7 @@ class StructuredNoise:
         number = (step, part) if part else (step,)
         r, total = numpy_rng("disturbances", self.seed, *number), b * world_size()
         rows = r.permutation(total)[: round(self.share * total)]
-        disturbed = images.clone()
+        noisy = images.clone()
         for some, pattern in zip(np.array_split(rows, 2), (self._waves, self._grain), strict=True):
             draws = r.random((len(some), 9))
             own = some // b == rank()
@@ -65,8 +65,8 @@ class StructuredNoise:
                 where = torch.from_numpy(some[own] % b).to(images.device)
                 seen = images[where].float()
                 over = pattern(seen, torch.from_numpy(draws[own].astype(np.float32)).to(images.device))
-                disturbed[where] = (seen + over).round().clamp(0, 255).to(torch.uint8)
-        return disturbed
+                noisy[where] = (seen + over).round().clamp(0, 255).to(torch.uint8)
+        return noisy
 
     def _waves(self, images: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
         """`(n, 3, S, S)` grey levels, from `(n, 9)` numbers in [0, 1)."""

@@ -21,23 +21,23 @@ def test_steps_are_those_of_the_trainer(make_trainer, tiny_clip, tiny_processor,
     def make(short, few):
         return TACleanerTrainer(deepcopy(tiny_clip), short, few, processing_class=tiny_processor)
 
-    told = estimate(make, args, cleaning_pairs)
+    cost = estimate(make, args, cleaning_pairs)
     trainer = make(args, cleaning_pairs)
     trainer.train()
-    assert told.steps == trainer.state.global_step and told.pairs_seen == trainer.pairs_seen
-    assert told.pairs == 32 and told.weights == sum(p.numel() for p in tiny_clip.parameters())
-    assert told.seconds_per_step > 0 and told.memory > 50 * 2**20
+    assert cost.steps == trainer.state.global_step and cost.pairs_seen == trainer.pairs_seen
+    assert cost.pairs == 32 and cost.weights == sum(p.numel() for p in tiny_clip.parameters())
+    assert cost.seconds_per_step > 0 and cost.memory > 50 * 2**20
     assert args.max_steps == settings.get("max_steps", -1) and args.output_dir == str(tmp_path / "run")
     assert all(torch.equal(value, before[name]) for name, value in tiny_clip.state_dict().items())
 
 
 def test_the_text_adds_up():
-    told = Estimate(1000, 120, 3840, 2_000_000, 500_000, 3 * 2**30, "as told", 30.0, "cpu", runs=(2, 3))
-    assert told.seconds == 3600
-    said = told.text()
-    assert "seen 3.8 times: 3,840 in all" in said and f"median of {TIMED_STEPS} timed" in said
-    assert "2.0 million, 0.5 million" in said and "3.0 GiB (as told)" in said
-    assert "on cpu: 2.0 h to 3.0 h (2 to 3 runs)" in said
+    cost = Estimate(1000, 120, 3840, 2_000_000, 500_000, 3 * 2**30, "as given", 30.0, "cpu", runs=(2, 3))
+    assert cost.seconds == 3600
+    text = cost.text()
+    assert "seen 3.8 times: 3,840 in all" in text and f"median of {TIMED_STEPS} timed" in text
+    assert "2.0 million, 0.5 million" in text and "3.0 GiB (as given)" in text
+    assert "on cpu: 2.0 h to 3.0 h (2 to 3 runs)" in text
 
 
 @pytest.mark.parametrize(
@@ -55,6 +55,6 @@ def test_the_search_is_counted(tiny_clip, tiny_processor, cleaning_pairs, tmp_pa
     def make(short, few):
         return TACleanerTrainer(deepcopy(tiny_clip), short, few, processing_class=tiny_processor)
 
-    told = estimate(make, args, cleaning_pairs)
-    assert told.search == search and told.seconds == pytest.approx((1 + search) * told.seconds_per_step)
-    assert ("of search at" in told.text()) == bool(search)
+    cost = estimate(make, args, cleaning_pairs)
+    assert cost.search == search and cost.seconds == pytest.approx((1 + search) * cost.seconds_per_step)
+    assert ("of search at" in cost.text()) == bool(search)

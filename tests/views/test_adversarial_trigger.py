@@ -1,4 +1,4 @@
-"""The adversary: where it shows, which way it moves, that it finds a planted trigger, that a resumed run keeps it."""
+"""The adversarial trigger: where it lies, how it moves, that it finds a planted trigger, that a resume keeps it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from hf_ta_cleaner.training.objective import Progress
 from hf_ta_cleaner.views.adversarial_trigger import (
     ALPHA,
     SEARCH_STEP,
-    SHOWN,
     STATE,
     TILES,
+    TILES_PER_BATCH,
     WINDOW,
     AdversarialTrigger,
     windows,
@@ -31,7 +31,7 @@ def images(n: int = 8) -> torch.Tensor:
     return torch.full((n, 3, SIDE, SIDE), 100.0)
 
 
-def adversary(**options) -> AdversarialTrigger:
+def trigger(**options) -> AdversarialTrigger:
     return AdversarialTrigger(**{"patch": 0.5, "blend": 0.25, "step": 10.0, "seed": 0, **options})
 
 
@@ -68,13 +68,13 @@ def test_windows_are_squares_in_a_few_tiles_and_reach_every_pixel(side):
             assert own
             tiles |= {own[0]}
             covered[top : top + height, left : left + width] = True
-        assert len(tiles) <= SHOWN
+        assert len(tiles) <= TILES_PER_BATCH
     assert covered.all()
 
 
 def test_the_attacked_pictures_by_hand():
     """Half of eight show the canvas in a window, a quarter is blended, the rest and the second views stay."""
-    own = adversary()
+    own = trigger()
     before = images(12)
     before[8:] = 55.0
     after = own.attack(before, 8, lambda x: x / 2)
@@ -96,7 +96,7 @@ def test_the_attacked_pictures_by_hand():
 
 
 def test_a_search_attacks_every_picture_in_the_same_proportion():
-    own = adversary(patch=0.25, blend=0.125)
+    own = trigger(patch=0.25, blend=0.125)
     own.searching = True
     after = own.attack(images(36), 24, lambda x: x)
     changed = (after != 100).flatten(1)
@@ -106,12 +106,12 @@ def test_a_search_attacks_every_picture_in_the_same_proportion():
 
 def test_nothing_of_the_batch_given_is_written_on():
     before = images()
-    adversary().attack(before, 8, lambda x: x.mul_(0))
+    trigger().attack(before, 8, lambda x: x.mul_(0))
     assert torch.equal(before, images())
 
 
 def test_draws_depend_on_seed_and_batch_alone():
-    one, two, other = adversary(), adversary(), adversary(seed=1)
+    one, two, other = trigger(), trigger(), trigger(seed=1)
     first = one.attack(images(), 8, lambda x: x)
     torch.rand(5)
     assert torch.equal(first, two.attack(images(), 8, lambda x: x))
@@ -124,7 +124,7 @@ def test_draws_depend_on_seed_and_batch_alone():
 
 @pytest.mark.parametrize(("searching", "step"), [(False, 10), (True, SEARCH_STEP)])
 def test_pixels_climb_the_loss_where_they_were_seen(searching, step):
-    own = adversary(patch=1.0, blend=0.0)
+    own = trigger(patch=1.0, blend=0.0)
     own.searching = searching
     attacked = own.attack(images(), 8, lambda x: x)
     start = {name: picture.detach().clone() for name, picture in own.pictures.items()}
@@ -138,7 +138,7 @@ def test_pixels_climb_the_loss_where_they_were_seen(searching, step):
 
 
 def test_a_broken_gradient_moves_nothing():
-    own = adversary(patch=1.0)
+    own = trigger(patch=1.0)
     attacked = own.attack(images(), 8, lambda x: x)
     start = own.pictures["canvas"].detach().clone()
     (attacked * float("nan")).sum().backward()
@@ -149,7 +149,7 @@ def test_a_broken_gradient_moves_nothing():
 def test_it_finds_a_planted_patch():
     """A loss that is high where a certain square is in the corner: the canvas becomes it, there and nowhere else."""
     square = 255.0 * (torch.rand(3, 6, 6, generator=torch.Generator().manual_seed(5)) > 0.5)
-    own = adversary(patch=1.0, blend=0.0)
+    own = trigger(patch=1.0, blend=0.0)
     for _ in range(120):
         attacked = own.attack(images(), 8, lambda x: x)
         (-(attacked[:, :, -6:, -6:] - square).abs().mean()).backward()
@@ -166,7 +166,7 @@ PLUS = {"method": "ta-cleaner-plus", "adversarial_search": 3}
 
 
 @pytest.mark.parametrize("parts", [{}, {"mini_batch_size": 2}])
-def test_the_search_moves_the_adversary_and_no_weight(make_trainer, parts):
+def test_the_search_moves_the_trigger_and_no_weight(make_trainer, parts):
     trainer = make_trainer(**PLUS, **parts, max_steps=1)
     batch = next(iter(trainer.get_train_dataloader()))
     before = weights(trainer.model)
@@ -250,8 +250,8 @@ def test_a_resumed_run_takes_the_same_steps(make_trainer, tmp_path, tiny_clip):
         assert torch.equal(picture, resumed.perturbations.trigger.pictures[name])
 
 
-def test_a_run_is_begun_anew_from_a_checkpoint_that_knows_no_adversary(tmp_path):
-    own = adversary()
+def test_a_run_is_begun_anew_from_a_checkpoint_that_has_no_trigger(tmp_path):
+    own = trigger()
     own.load(tmp_path, torch.device("cpu"))
     assert own.is_new and not own.pictures
 

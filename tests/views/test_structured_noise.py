@@ -1,4 +1,4 @@
-"""StructuredNoise: what they put on which pictures, and that they depend on seed and step alone."""
+"""Structured noise: which pictures change and how, and that the draws depend on seed and step alone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from hf_ta_cleaner.views import structured_noise as disturbances
+from hf_ta_cleaner.views import structured_noise
 from hf_ta_cleaner.views.structured_noise import AMPLITUDE, DEVIATION, FREQUENCY, StructuredNoise, contrast
 
 
@@ -38,9 +38,9 @@ def test_draws_depend_on_seed_and_step_alone():
 
 def test_processes_share_what_one_would_do(monkeypatch):
     together = StructuredNoise(0.5, seed=0)(grey(), 20, 4)
-    monkeypatch.setattr(disturbances, "world_size", lambda: 2)
+    monkeypatch.setattr(structured_noise, "world_size", lambda: 2)
     for process in (0, 1):
-        monkeypatch.setattr(disturbances, "rank", lambda process=process: process)
+        monkeypatch.setattr(structured_noise, "rank", lambda process=process: process)
         apart = StructuredNoise(0.5, seed=0)(grey(10), 10, 4)
         assert torch.equal(apart, together[10 * process : 10 * process + 10])
 
